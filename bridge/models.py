@@ -1,0 +1,186 @@
+"""The words that all floors share: what comes in, what is asked, what is answered, what was thought of it.
+
+Plain immutable values without behaviour beyond their own (de)serialisation. No chat platform's field names
+and no Kapa field names live here: `slack/read` and `kapa/wire` translate at the edges.
+"""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from json import dumps, loads
+from typing import Self
+
+
+class Reaction(StrEnum):
+    """What a person thought of an answer; the values are Kapa's own (`reaction` of a feedback upsert)."""
+
+    UPVOTE = "upvote"
+    DOWNVOTE = "downvote"
+
+
+class Reason(StrEnum):
+    """Why an answer was voted down; the values are the names of Kapa's three boolean comment fields."""
+
+    INCORRECT = "incorrect"
+    IRRELEVANT = "irrelevant"
+    UNADDRESSED = "unaddressed"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message a person wrote in the chat, as far as the bridge cares about it.
+
+    `text` is readable text without the bridge's own mention. `thread` is the id of the thread the message
+    stands in, or None for a top-level message. `client_id` is the sending client's own id for this message,
+    the same over every copy of it. Ids of messages sort by time.
+    """
+
+    team: str
+    channel: str
+    id: str
+    thread: str | None
+    user: str
+    text: str
+    origin_url: str
+    client_id: str | None = None
+    is_direct: bool = False
+    mentions_bridge: bool = False
+    addresses_someone_else: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the answer to a message belongs: a thread in a channel of a team."""
+
+    team: str
+    channel: str
+    thread: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A message that is to be answered; an empty `text` asks for help on how to ask."""
+
+    place: Place
+    id: str
+    user: str
+    text: str
+    origin_url: str
+    is_direct: bool = False
+
+    @property
+    def line(self) -> str:
+        """The conversation this question waits in: one at a time, in order."""
+        return f"{self.place.team}:{self.place.channel}:{self.place.thread}"
+
+    @property
+    def person(self) -> str:
+        """The asking person's identifier at Kapa: `slack:<team>:<user>`."""
+        return f"slack:{self.place.team}:{self.user}"
+
+    def to_json(self) -> str:
+        """Give the form in which a question waits in the inbox."""
+        return dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read `to_json`'s form back; raises ValueError, KeyError or TypeError on anything else."""
+        fields = loads(text)
+        return cls(place=Place(**fields.pop("place")), **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Emoji:
+    """An emoji that a person put on, or took off, a message of the bridge.
+
+    `at` is the chat's own time of the event and orders the events of one person, whatever order they arrive in.
+    """
+
+    team: str
+    channel: str
+    message: str
+    user: str
+    name: str
+    is_on: bool
+    at: str
+
+    @property
+    def line(self) -> str:
+        """Votes on one message are counted one at a time."""
+        return f"{self.team}:{self.channel}:{self.message}"
+
+    @property
+    def person(self) -> str:
+        """The voting person's identifier at Kapa: `slack:<team>:<user>`."""
+        return f"slack:{self.team}:{self.user}"
+
+    def to_json(self) -> str:
+        """Give the form in which a vote waits in the inbox."""
+        return dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read `to_json`'s form back; raises ValueError, KeyError or TypeError on anything else."""
+        return cls(**loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one person thinks of one answer: a reaction, reasons for a downvote, and their own words."""
+
+    reaction: Reaction
+    reasons: frozenset[Reason] = frozenset()
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A page that an answer rests on. `is_internal` pages are not for people outside the company."""
+
+    url: str
+    title: str
+    is_internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request for an answer: a new Kapa conversation, or the next turn of `thread_id`.
+
+    `person` is the asking person's identifier, `origin_url` where they asked.
+    """
+
+    text: str
+    person: str
+    origin_url: str
+    thread_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Kapa's whole answer to one query. `text` is CommonMark; feedback belongs to `question_answer_id`."""
+
+    text: str
+    thread_id: str
+    question_answer_id: str
+    is_uncertain: bool = False
+    sources: tuple[Source, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """Give the form in which an answer is remembered until it is shown."""
+        return dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read `to_json`'s form back; raises ValueError, KeyError or TypeError on anything else."""
+        fields = loads(text)
+        sources = tuple(Source(**source) for source in fields.pop("sources"))
+        return cls(sources=sources, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the bridge shows to a person. `text` is CommonMark; a draft is still growing; `note` stands at the end."""
+
+    text: str
+    sources: tuple[Source, ...] = ()
+    is_draft: bool = False
+    note: str = ""
