@@ -1,0 +1,58 @@
+"""The one place that makes a client for a Redis URL, and that says whether a Redis will do."""
+
+from typing import Any, Final, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+OLDEST: Final = (6, 2)
+# A blocking read waits a second; a Redis that is silent for so long is gone.
+SILENCE_SECONDS: Final = 10.0
+
+
+def connect(url: str) -> Redis:
+    """Make a client that speaks text. A broken idle connection is replaced once, and then an error is an error."""
+    over_network: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
+    return Redis.from_url(
+        url,
+        decode_responses=True,
+        protocol=2,
+        socket_timeout=SILENCE_SECONDS,
+        socket_connect_timeout=3,
+        health_check_interval=30,
+        retry=Retry(NoBackoff(), 1),
+        retry_on_error=[RedisConnectionError],
+        client_name="bridge",
+        **over_network,
+    )
+
+
+async def shortcomings(redis: Redis) -> tuple[list[str], list[str]]:
+    """Say what keeps this Redis from being used at all, and what puts messages at risk: a sentence each.
+
+    Raises redis.RedisError when it cannot be reached.
+    """
+    fatal, risky = [], []
+    info = cast("dict[str, object]", await redis.info())
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
+        fatal.append(f"REDIS_URL: this is Redis {version}; the bridge needs 6.2 or newer")
+    if info.get("role") in {"slave", "replica"}:
+        fatal.append("REDIS_URL: this Redis is a read-only replica; the bridge needs the primary")
+    policy = await _configured(redis, "maxmemory-policy") or str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        risky.append(f"Redis may evict questions (maxmemory-policy {policy}); set it to noeviction")
+    if str(info.get("aof_enabled", "0")) != "1":
+        risky.append("Redis does not persist every write (appendonly no); a crash of Redis loses questions")
+    return fatal, risky
+
+
+async def _configured(redis: Redis, name: str) -> str | None:
+    try:
+        return cast("dict[str, str]", await redis.config_get(name)).get(name)
+    except RedisError:
+        # Hosted Redis often forbids CONFIG; INFO says nearly as much.
+        return None
