@@ -1,0 +1,60 @@
+"""Dead letters: what the bridge gave up, why, and the way back into the inbox or out of it for good.
+
+When something is given up is decided by the journeys; `inbox` writes the dead letters and names the keys.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from redis.asyncio import Redis
+
+from bridge import inbox_scripts as scripts
+from bridge.inbox import DEAD, NOTES_SECONDS, TAG, Item, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An item that was given up, and why. `at` is in milliseconds since the epoch."""
+
+    id: str
+    at: int
+    kind: Kind
+    reason: str
+    item: Item
+    notes: dict[str, str]
+
+
+class DeadLetters:
+    """The dead letters of one Redis. Every method raises redis.RedisError when Redis cannot be reached."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._revive = redis.register_script(scripts.REVIVE)
+
+    async def read(self, first: str = "-", last: str = "+") -> list[DeadLetter]:
+        """Give the dead letters from id `first` to id `last`, oldest first."""
+        entries = cast("list[tuple[str, dict[str, str]]]", await self._redis.xrange(DEAD, first, last))
+        return [_dead_letter(id_, fields) for id_, fields in entries]
+
+    async def drop(self, ids: Sequence[str]) -> list[str]:
+        """Drop dead letters for good; return the ids of those there were."""
+        return [id_ for id_ in ids if await self._redis.xdel(DEAD, id_)]
+
+    async def retry(self, ids: Sequence[str]) -> list[str]:
+        """Put dead letters back into their lines, with what was remembered of them; return the ids there were."""
+        return [letter.id for id_ in ids for letter in await self.read(id_, id_) if await self._retry(letter)]
+
+    async def _retry(self, letter: DeadLetter) -> bool:
+        lines = f"{TAG}:{letter.kind}"
+        keys = [DEAD, f"{lines}:ready", f"{lines}:line:{letter.item.line}", f"{lines}:notes:{letter.item.id}"]
+        notes = [part for pair in letter.notes.items() for part in pair]
+        args: list[str | int] = [letter.id, letter.item.line, letter.item.to_entry(), NOTES_SECONDS, *notes]
+        return bool(await self._revive(keys=keys, args=args))
+
+
+def _dead_letter(id_: str, fields: Mapping[str, str]) -> DeadLetter:
+    item = Item.from_entry(fields["line"], fields["entry"])
+    kind, notes = Kind(fields["kind"]), json.loads(fields["notes"])
+    return DeadLetter(id_, int(id_.partition("-")[0]), kind, fields["reason"], item, notes)

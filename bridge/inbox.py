@@ -1,0 +1,255 @@
+"""The inbox: what people wrote waits here, durably and in order, until a worker has dealt with it.
+
+All unfinished work of a conversation stands in its line, a Redis list; only the head of a line has a ticket in
+the stream. So a conversation is dealt with one item at a time and in order, without locks, while conversations run
+side by side; a dead worker's ticket is claimed by another after the lease, and its followers wait behind it.
+
+Every change is one small Lua script, atomic in Redis. What an item means and how long to wait before it is tried
+again do not live here. Keys (one hash tag, so that Redis Cluster keeps them together):
+
+    {bridge}:<kind>:ready           stream of tickets: one for the head of each line that is not waiting
+    {bridge}:<kind>:later           sorted set of the lines that wait before they are tried again, by time (ms)
+    {bridge}:<kind>:line:<line>     list of a line's items, oldest first; the head is the one being dealt with
+    {bridge}:<kind>:notes:<item>    hash of what is remembered about an item between attempts
+    {bridge}:seen:<mark>            an event that was accepted already
+    {bridge}:dead                   stream of dead letters
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Self, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from bridge import inbox_scripts as scripts
+
+TAG: Final = "{bridge}"
+GROUP: Final = "bridge"
+DEAD: Final = f"{TAG}:dead"
+# Longer than Slack's last redelivery, after 24 hours (https://docs.slack.dev/apis/events-api, Delayed Events).
+SEEN_SECONDS: Final = 30 * 3600
+NOTES_SECONDS: Final = 7 * 86_400
+DEAD_LETTERS: Final = 10_000
+DEAD_LETTER_DAYS: Final = 30
+
+
+class Kind(StrEnum):
+    """What waits: a question for its answer, a vote for its upsert. Each has lines and a stream of its own."""
+
+    QUESTION = "question"
+    VOTE = "vote"
+
+
+class Put(StrEnum):
+    """What became of an event that was put into the inbox."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    UNKNOWN_THREAD = "unknown_thread"
+
+
+class LeaseLostError(Exception):
+    """The ticket belongs to another worker by now, or is done: nothing more may be done for it here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One piece of work. `id` is unique within its kind; `order` sorts the waiting items of a line."""
+
+    id: str
+    line: str
+    order: str
+    payload: str
+
+    def to_entry(self) -> str:
+        """Give the form in which the item stands in its line."""
+        return json.dumps([self.id, self.order, self.payload])
+
+    @classmethod
+    def from_entry(cls, line: str, entry: str) -> Self:
+        """Read `to_entry`'s form back."""
+        item_id, order, payload = json.loads(entry)
+        return cls(id=item_id, line=line, order=order, payload=payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A key that is set in the same breath as an item is finished, for so many seconds."""
+
+    key: str
+    value: str
+    seconds: int
+
+
+@dataclass(slots=True)
+class Ticket:
+    """The right to deal with the head of a line, for as long as its lease is renewed.
+
+    `failures` counts the earlier attempts that failed, `deaths` those that died with their worker. `is_resumed` says
+    that an earlier attempt may have left traces, and `notes` holds what it remembered.
+    """
+
+    id: str
+    item: Item
+    failures: int = 0
+    deaths: int = 0
+    is_resumed: bool = False
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+_Entry = tuple[str, dict[str, str]]
+
+
+def thread_key(line: str) -> str:
+    """Name the key whose presence says that the bridge takes part in a thread."""
+    return f"{TAG}:thread:{line}"
+
+
+def _flat(writes: Sequence[Write]) -> list[str | int]:
+    return [part for write in writes for part in (write.key, write.value, write.seconds)]
+
+
+class Inbox:
+    """One kind's lines in one Redis, as an ingress or the worker named `worker` (unique to its process) sees them.
+
+    Every method raises redis.RedisError when Redis cannot be reached or refuses; nothing has then been promised.
+    """
+
+    def __init__(self, redis: Redis, kind: Kind, *, worker: str = "", lease_seconds: float = 15) -> None:
+        self.kind = kind
+        self.worker = worker
+        self.lease_seconds = lease_seconds
+        self._redis = redis
+        self._ready = f"{TAG}:{kind}:ready"
+        self._later = f"{TAG}:{kind}:later"
+        self._lines = f"{TAG}:{kind}:line:"
+        self._claim_cursor = "0-0"
+        self._put = redis.register_script(scripts.PUT)
+        self._finish = redis.register_script(scripts.FINISH)
+        self._retry = redis.register_script(scripts.RETRY)
+        self._remember = redis.register_script(scripts.REMEMBER)
+        self._renew = redis.register_script(scripts.RENEW)
+        self._promote = redis.register_script(scripts.PROMOTE)
+        self._leave = redis.register_script(scripts.LEAVE)
+
+    def _notes(self, item: Item) -> str:
+        return f"{TAG}:{self.kind}:notes:{item.id}"
+
+    async def put(
+        self, item: Item, *, seen: Sequence[str], thread_seconds: int = 0, must_know_thread: bool = False
+    ) -> Put:
+        """Put an item at the end of its line, once for all of its `seen` marks.
+
+        `thread_seconds` above 0 marks the line's thread as one the bridge takes part in, for so long;
+        `must_know_thread` accepts the item only if it is one already. What is not accepted leaves no mark.
+        """
+        keys = [self._ready, self._lines + item.line, thread_key(item.line)]
+        keys += [f"{TAG}:seen:{mark}" for mark in seen]
+        args: list[str | int] = [
+            item.line,
+            item.to_entry(),
+            item.order,
+            SEEN_SECONDS,
+            thread_seconds,
+            int(must_know_thread),
+        ]
+        return Put(await self._put(keys=keys, args=args))
+
+    async def open(self) -> None:
+        """Make the consumer group, where it is missing."""
+        try:
+            await self._redis.xgroup_create(self._ready, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def take(self, limit: int, *, wait_seconds: float) -> list[Ticket]:
+        """Take up to `limit` tickets, waiting at most so long for the first."""
+        block = max(1, int(wait_seconds * 1000))
+        reply = await self._redis.xreadgroup(GROUP, self.worker, {self._ready: ">"}, count=limit, block=block)
+        streams = cast("list[tuple[str, list[_Entry]]]", reply or [])
+        return [await self._ticket(ticket, fields) for _, entries in streams for ticket, fields in entries]
+
+    async def take_over(self, limit: int) -> list[Ticket]:
+        """Take up to `limit` tickets whose worker gave no sign of life for a whole lease."""
+        reply = await self._redis.xautoclaim(
+            self._ready,
+            GROUP,
+            self.worker,
+            min_idle_time=int(self.lease_seconds * 1000),
+            start_id=self._claim_cursor,
+            count=limit,
+        )
+        self._claim_cursor, entries, *_ = cast("tuple[str, list[_Entry]]", reply)
+        return [await self._ticket(ticket, fields, died=True) for ticket, fields in entries if fields]
+
+    async def _ticket(self, ticket: str, fields: Mapping[str, str], *, died: bool = False) -> Ticket:
+        item = Item.from_entry(fields["line"], fields["entry"])
+        is_resumed = died or fields.get("again") == "1"
+        if not is_resumed:
+            return Ticket(ticket, item)
+        notes = cast("dict[str, str]", await self._redis.hgetall(self._notes(item)))
+        failures, deaths = int(notes.pop("failures", "0")), int(notes.pop("deaths", "0"))
+        if died:
+            deaths += 1
+            await self._note_death(item)
+        return Ticket(ticket, item, failures, deaths, is_resumed=True, notes=notes)
+
+    async def _note_death(self, item: Item) -> None:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hincrby(self._notes(item), "deaths", 1)
+            pipe.expire(self._notes(item), NOTES_SECONDS)
+            await pipe.execute()
+
+    async def remember(self, ticket: Ticket, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
+        """Remember `notes` about the ticket's item for a later attempt, and set `writes`; raises LeaseLostError."""
+        pairs = [part for pair in notes.items() for part in pair]
+        args: list[str | int] = [GROUP, ticket.id, self.worker, NOTES_SECONDS, len(notes), *pairs]
+        keys = [self._ready, self._notes(ticket.item)]
+        if not await self._remember(keys=keys, args=[*args, *_flat(writes)]):
+            raise LeaseLostError(ticket.item.id)
+        ticket.notes.update(notes)
+
+    async def finish(self, ticket: Ticket, writes: Sequence[Write] = (), *, dead_reason: str = "") -> None:
+        """Take the item out of its line for good, set `writes`, and let the next one of the line have its turn.
+
+        With a `dead_reason` the item becomes a dead letter. Raises LeaseLostError, and has then changed nothing.
+        """
+        keys = [self._ready, self._lines + ticket.item.line, self._notes(ticket.item), DEAD]
+        args: list[str | int] = [GROUP, ticket.id, self.worker, ticket.item.line, self.kind, dead_reason]
+        args += [json.dumps(ticket.notes), DEAD_LETTERS, DEAD_LETTER_DAYS * 86_400_000]
+        if not await self._finish(keys=keys, args=[*args, *_flat(writes)]):
+            raise LeaseLostError(ticket.item.id)
+
+    async def retry(self, ticket: Ticket, *, wait_seconds: float = 0, is_failure: bool = True) -> None:
+        """Give the ticket back, to be tried again by any worker after a wait; raises LeaseLostError."""
+        keys = [self._ready, self._lines + ticket.item.line, self._notes(ticket.item), self._later]
+        wait = int(wait_seconds * 1000)
+        args: list[str | int] = [
+            GROUP,
+            ticket.id,
+            self.worker,
+            ticket.item.line,
+            wait,
+            int(is_failure),
+            NOTES_SECONDS,
+        ]
+        if not await self._retry(keys=keys, args=args):
+            raise LeaseLostError(ticket.item.id)
+
+    async def renew(self, tickets: Sequence[Ticket]) -> set[str]:
+        """Start the lease of the tickets anew; return the ids of those that are still this worker's."""
+        if not tickets:
+            return set()
+        return set(await self._renew(keys=[self._ready], args=[GROUP, self.worker, *(t.id for t in tickets)]))
+
+    async def promote(self) -> int:
+        """Give lines whose wait is over their ticket; return how many there were."""
+        return int(await self._promote(keys=[self._ready, self._later], args=[self._lines]))
+
+    async def leave(self) -> int:
+        """Hand back at once all that this worker still holds, and sign it off; return how much that was."""
+        return int(await self._leave(keys=[self._ready], args=[GROUP, self.worker, self._lines]))

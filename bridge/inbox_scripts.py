@@ -1,0 +1,165 @@
+"""The Lua scripts of the inbox: each changes it in one atomic step. Which keys there are is said in `inbox`."""
+
+_FUNCTIONS = """
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+-- A ticket is owned while its stream entry is pending for this very worker.
+local function owns(ready, group, ticket, worker)
+  local pending = redis.call('XPENDING', ready, group, ticket, ticket, 1)
+  return pending[1] ~= nil and pending[1][2] == worker
+end
+local function take_out(ready, group, ticket)
+  redis.call('XACK', ready, group, ticket)
+  redis.call('XDEL', ready, ticket)
+end
+local function hand_out(ready, line, name, again)
+  local entry = redis.call('LINDEX', line, 0)
+  if entry then redis.call('XADD', ready, '*', 'line', name, 'entry', entry, 'again', again) end
+end
+"""
+
+# KEYS: ready, line, thread or line again, seen…
+# ARGV: line name, entry, order, seen seconds, thread seconds (0: no thread), whether the thread must be known
+PUT = (
+    _FUNCTIONS
+    + """
+if ARGV[6] == '1' and redis.call('EXISTS', KEYS[3]) == 0 then return 'unknown_thread' end
+for i = 4, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 1 then return 'duplicate' end
+end
+for i = 4, #KEYS do redis.call('SET', KEYS[i], '', 'EX', ARGV[4]) end
+if ARGV[5] ~= '0' and not redis.call('SET', KEYS[3], '', 'EX', ARGV[5], 'NX') then
+  redis.call('EXPIRE', KEYS[3], ARGV[5])
+end
+local length = redis.call('RPUSH', KEYS[2], ARGV[2])
+if length == 1 then
+  hand_out(KEYS[1], KEYS[2], ARGV[1], '')
+  return 'accepted'
+end
+-- Quick messages may be delivered the wrong way round: all that wait behind the head are kept in their order.
+local at = length - 1
+while at > 1 do
+  local before = redis.call('LINDEX', KEYS[2], at - 1)
+  if cjson.decode(before)[2] <= ARGV[3] then break end
+  redis.call('LSET', KEYS[2], at, before)
+  redis.call('LSET', KEYS[2], at - 1, ARGV[2])
+  at = at - 1
+end
+return 'accepted'
+"""
+)
+
+# KEYS: ready, line, notes, dead
+# ARGV: group, ticket, worker, line name, kind, reason (empty: done), notes as JSON, dead letters kept,
+#       dead letters' age in ms, (key, value, seconds)…
+FINISH = (
+    _FUNCTIONS
+    + """
+if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+take_out(KEYS[1], ARGV[1], ARGV[2])
+local entry = redis.call('LPOP', KEYS[2])
+redis.call('DEL', KEYS[3])
+if ARGV[6] ~= '' and entry then
+  redis.call('XADD', KEYS[4], 'MAXLEN', ARGV[8], '*',
+    'kind', ARGV[5], 'reason', ARGV[6], 'line', ARGV[4], 'entry', entry, 'notes', ARGV[7])
+  redis.call('XTRIM', KEYS[4], 'MINID', string.format('%d', now_ms() - ARGV[9]))
+end
+for i = 10, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
+hand_out(KEYS[1], KEYS[2], ARGV[4], '')
+return 1
+"""
+)
+
+# KEYS: ready, line, notes, later
+# ARGV: group, ticket, worker, line name, wait in ms, 1 if it counts as a failure, notes seconds
+RETRY = (
+    _FUNCTIONS
+    + """
+if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+take_out(KEYS[1], ARGV[1], ARGV[2])
+if ARGV[6] == '1' then
+  redis.call('HINCRBY', KEYS[3], 'failures', 1)
+  redis.call('EXPIRE', KEYS[3], ARGV[7])
+end
+if ARGV[5] == '0' then
+  hand_out(KEYS[1], KEYS[2], ARGV[4], '1')
+else
+  redis.call('ZADD', KEYS[4], now_ms() + ARGV[5], ARGV[4])
+end
+return 1
+"""
+)
+
+# KEYS: ready, notes
+# ARGV: group, ticket, worker, notes seconds, number of notes, (name, value)…, (key, value, seconds)…
+REMEMBER = (
+    _FUNCTIONS
+    + """
+if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+local writes = 6 + 2 * ARGV[5]
+for i = 6, writes - 1, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+for i = writes, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
+return 1
+"""
+)
+
+# KEYS: ready   ARGV: group, worker, ticket…   The owned ones' lease starts anew; returns those.
+RENEW = (
+    _FUNCTIONS
+    + """
+local kept = {}
+for i = 3, #ARGV do
+  if owns(KEYS[1], ARGV[1], ARGV[i], ARGV[2]) then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
+    kept[#kept + 1] = ARGV[i]
+  end
+end
+return kept
+"""
+)
+
+# KEYS: ready, later   ARGV: prefix of line keys   Lines whose wait is over get their ticket.
+PROMOTE = (
+    _FUNCTIONS
+    + """
+local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms(), 'LIMIT', 0, 1000)
+for _, name in ipairs(due) do
+  redis.call('ZREM', KEYS[2], name)
+  hand_out(KEYS[1], ARGV[1] .. name, name, '1')
+end
+return #due
+"""
+)
+
+# KEYS: ready   ARGV: group, worker, prefix of line keys   All that the worker still holds is handed back.
+LEAVE = (
+    _FUNCTIONS
+    + """
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 10000, ARGV[2])
+for _, held in ipairs(pending) do
+  local entry = redis.call('XRANGE', KEYS[1], held[1], held[1])[1]
+  take_out(KEYS[1], ARGV[1], held[1])
+  if entry then
+    local name = entry[2][2]
+    hand_out(KEYS[1], ARGV[3] .. name, name, '1')
+  end
+end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+return #pending
+"""
+)
+
+# KEYS: dead, ready, line, notes   ARGV: dead letter, line name, entry, notes seconds, (name, value)…
+REVIVE = (
+    _FUNCTIONS
+    + """
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[4], ARGV[4])
+if redis.call('RPUSH', KEYS[3], ARGV[3]) == 1 then hand_out(KEYS[2], KEYS[3], ARGV[2], '1') end
+return 1
+"""
+)

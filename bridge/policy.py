@@ -1,0 +1,133 @@
+"""What the bridge does about what people write and how it goes on after a failure: every decision, and no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from bridge.models import Emoji, Message, Place, Question, Vote
+
+# The waits after the first, second, … failure, in seconds, before jitter. After the last the bridge gives up.
+QUESTION_WAITS: Final = (1.0, 3.0, 8.0, 20.0)
+# A vote, and an answer that is only to be shown, have time: the last wait repeats, over more than two days.
+PATIENT_WAITS: Final = (1.0, 5.0, 30.0, 120.0, 600.0)
+PATIENT_FAILURES: Final = 300
+# A person waits this long for an answer at most; what asks for a longer pause is told to them instead.
+LONGEST_WAIT_SECONDS: Final = 120.0
+# A question over which workers died so often would kill the next one too.
+MOST_DEATHS: Final = 5
+
+
+class Silence(StrEnum):
+    """Why a message is not answered."""
+
+    OTHER_CHANNEL = "other_channel"
+    NOT_MENTIONED = "not_mentioned"
+    SOMEONE_ELSE = "someone_else"
+    NO_TEXT = "no_text"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator set about which messages are answered. No `channels`: all of them."""
+
+    only_mentions: bool = False
+    channels: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question to put into the inbox; `must_know_thread`: only if the bridge takes part in its thread already."""
+
+    question: Question
+    must_know_thread: bool
+
+
+def consider(message: Message, rules: Rules) -> Ask | Silence:
+    """Decide whether a message is a question for the bridge."""
+    if not message.is_direct and rules.channels and message.channel not in rules.channels:
+        return Silence.OTHER_CHANNEL
+    if not message.text and not message.mentions_bridge:
+        return Silence.NO_TEXT
+    is_for_bridge = message.is_direct or message.mentions_bridge
+    if message.addresses_someone_else and not message.mentions_bridge:
+        return Silence.SOMEONE_ELSE
+    if not is_for_bridge and message.thread is None and rules.only_mentions:
+        return Silence.NOT_MENTIONED
+    question = Question(
+        place=Place(message.team, message.channel, message.thread or message.id),
+        id=message.id,
+        user=message.user,
+        text=message.text,
+        origin_url=message.origin_url,
+        is_direct=message.is_direct,
+    )
+    return Ask(question, must_know_thread=message.thread is not None and not is_for_bridge)
+
+
+def marks(message: Message) -> list[str]:
+    """Name what two events of one message have in common: its place and time, and its sender's own id for it."""
+    found = [f"{message.team}:{message.channel}:{message.id}"]
+    if message.client_id:
+        found.append(f"{message.team}:{message.channel}:{message.user}:{message.client_id[:100]}")
+    return found
+
+
+def meaning(emoji: str, reactions: Mapping[str, Vote]) -> Vote | None:
+    """Give the vote that an emoji stands for, whatever its skin tone; None: it is no vote."""
+    return reactions.get(emoji.partition("::")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class EmojiSet:
+    """One person's emoji on one answer: for each its newest time (by the chat's clock) and whether it is there.
+
+    Folding events in is commutative and repeatable, so that neither their order nor a redelivery matters.
+    """
+
+    emoji: Mapping[str, tuple[str, bool]]
+
+    def fold(self, event: Emoji) -> "EmojiSet":
+        """Take an event in."""
+        known = self.emoji.get(event.name)
+        if known is not None and _time(known[0]) >= _time(event.at):
+            return self
+        return EmojiSet({**self.emoji, event.name: (event.at, event.is_on)})
+
+    def vote(self, reactions: Mapping[str, Vote]) -> Vote | None:
+        """Give the vote of the newest emoji that is there; None: there is none."""
+        there = [
+            (_time(at), name, vote)
+            for name, (at, is_on) in self.emoji.items()
+            if is_on and (vote := meaning(name, reactions)) is not None
+        ]
+        return max(there, key=lambda one: one[:2])[2] if there else None
+
+
+def _time(ts: str) -> tuple[int, str]:
+    seconds, _, fraction = ts.partition(".")
+    return int(seconds or 0), fraction
+
+
+def question_wait(failures: int, asked_for: float | None, jitter: float) -> float | None:
+    """Say how long to wait after so many failures before a question is tried again; None: give up.
+
+    `asked_for` is the pause the other side asked for, in seconds; `jitter` is random, from 0 to 1.
+    """
+    if failures > len(QUESTION_WAITS) or (asked_for or 0) > LONGEST_WAIT_SECONDS:
+        return None
+    return max(_jittered(QUESTION_WAITS[failures - 1], jitter), asked_for or 0)
+
+
+def patient_wait(failures: int, asked_for: float | None, jitter: float) -> float | None:
+    """Say how long to wait before what nobody waits for, or what is only to be shown, is tried again.
+
+    Parameters and result as for `question_wait`; the schedule outlasts an outage of two days.
+    """
+    if failures > PATIENT_FAILURES:
+        return None
+    return max(_jittered(PATIENT_WAITS[min(failures, len(PATIENT_WAITS)) - 1], jitter), asked_for or 0)
+
+
+def _jittered(seconds: float, jitter: float) -> float:
+    return seconds * (0.75 + jitter / 2)

@@ -1,0 +1,120 @@
+"""A rate limit that all workers share: a sliding window in Redis, on Redis' clock.
+
+Who waits is served in the order of asking. What is limited, and to how much, does not live here.
+
+    {bridge}:rate:<name>:granted    sorted set of what was granted in the last window, by time (ms)
+    {bridge}:rate:<name>:waiting    sorted set of who waits, by the time of asking (ms)
+    {bridge}:rate:<name>:asked      sorted set of who waits, by the time of the last sign of life (ms)
+    {bridge}:rate:<name>:paused     nothing is granted while it lives: the other side asked for a pause
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bridge.inbox import TAG
+
+# Who gave no sign of life for so long has died waiting, and loses its place.
+PATIENCE_SECONDS: Final = 10
+ASK_AGAIN_SECONDS: Final = 2.0
+
+# KEYS: granted, waiting, asked, paused   ARGV: limit, window ms, who, patience ms, share for who does not wait (or 0)
+# Returns {granted, wait in ms, place in line}
+_ACQUIRE = """
+local granted, waiting, asked, paused = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local limit, window, who, patience, share = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', granted, '-inf', now - window)
+for _, dead in ipairs(redis.call('ZRANGEBYSCORE', asked, '-inf', now - patience)) do
+  redis.call('ZREM', waiting, dead)
+  redis.call('ZREM', asked, dead)
+end
+local used = redis.call('ZCARD', granted)
+local pause = math.max(0, redis.call('PTTL', paused))
+local place = redis.call('ZRANK', waiting, who) or redis.call('ZCARD', waiting)
+local free = limit - used
+if share > 0 then free, place = share - used, 0 end
+if pause == 0 and place < free then
+  redis.call('ZADD', granted, now, who .. '|' .. time[1] .. '.' .. time[2] .. '|' .. used)
+  redis.call('PEXPIRE', granted, window)
+  redis.call('ZREM', waiting, who)
+  redis.call('ZREM', asked, who)
+  return {1, 0, 0}
+end
+if share > 0 then return {0, pause, 0} end
+redis.call('ZADD', waiting, 'NX', now, who)
+redis.call('ZADD', asked, now, who)
+redis.call('PEXPIRE', waiting, 10 * window)
+redis.call('PEXPIRE', asked, 10 * window)
+local wait = 0
+if place >= free then
+  local leaves = redis.call('ZRANGE', granted, place - free, place - free, 'WITHSCORES')[2]
+  wait = leaves and leaves + window - now or window
+end
+return {0, math.max(wait, pause), place + 1}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The limit is reached: about how long until it is one's turn, and one's place in line from 1."""
+
+    seconds: float
+    place: int
+
+
+class RateLimit:
+    """At most `limit` grants in any `window_seconds`, over everyone who uses the same name on the same Redis."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        name: str,
+        *,
+        limit: int,
+        window_seconds: float = 60,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.limit = limit
+        self._window_ms = int(window_seconds * 1000)
+        self._redis = redis
+        self._keys = [f"{TAG}:rate:{name}:{part}" for part in ("granted", "waiting", "asked", "paused")]
+        self._acquire = redis.register_script(_ACQUIRE)
+        self._sleep = sleep
+
+    async def acquire(self, who: str, on_wait: Callable[[Wait], None] = lambda _: None) -> None:
+        """Return when `who` may go; `on_wait` hears of each wait on the way. Raises redis.RedisError."""
+        try:
+            while wait := await self._ask(who):
+                on_wait(wait)
+                await self._sleep(min(wait.seconds, ASK_AGAIN_SECONDS))
+        except asyncio.CancelledError:
+            with suppress(RedisError):  # the place is lost after PATIENCE_SECONDS anyway
+                await self._give_up(who)
+            raise
+
+    async def try_acquire(self, who: str, *, share: float = 1) -> bool:
+        """Say at once whether `who` may go, leaving all but `share` (0 to 1) of the limit to others."""
+        return await self._ask(who, max(1, int(self.limit * share))) is None
+
+    async def pause(self, seconds: float) -> None:
+        """Grant nothing for so long: the other side asked for it."""
+        if seconds > 0:
+            await self._redis.set(self._keys[3], "", px=max(1, int(seconds * 1000)))
+
+    async def _ask(self, who: str, share: int = 0) -> Wait | None:
+        args: list[str | int] = [self.limit, self._window_ms, who, PATIENCE_SECONDS * 1000, share]
+        granted, wait_ms, place = cast("tuple[int, int, int]", await self._acquire(keys=self._keys, args=args))
+        return None if granted else Wait(max(wait_ms, 1) / 1000, place)
+
+    async def _give_up(self, who: str) -> None:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrem(self._keys[1], who)
+            pipe.zrem(self._keys[2], who)
+            await pipe.execute()

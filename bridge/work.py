@@ -1,0 +1,83 @@
+"""What a journey gets to work with, a lease on its ticket, and what it gives back, an outcome.
+
+How tickets are taken and outcomes settled is the worker's business.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from bridge.inbox import Inbox, LeaseLostError, Ticket, Write
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work is finished; `result` is a constant word for logs and metrics."""
+
+    result: str
+    writes: Sequence[Write] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The work is to be tried again after a wait; `reason` is a short word."""
+
+    reason: str
+    wait_seconds: float
+    is_failure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """The work becomes a dead letter; `reason` is a short text for the operator."""
+
+    reason: str
+    writes: Sequence[Write] = ()
+
+
+Outcome = Done | Again | GaveUp
+
+
+class Lease:
+    """One ticket's lease: what the journey knows of it, and the proof that it still holds it.
+
+    Between renewals the lease holds by this process' own clock; past that, Redis is asked. So a process that was
+    frozen past its lease notices before it shows anything.
+    """
+
+    def __init__(self, inbox: Inbox, ticket: Ticket, taken_at: float, clock: Callable[[], float] = monotonic) -> None:
+        self.ticket = ticket
+        self._inbox = inbox
+        self._clock = clock
+        self._until = taken_at + inbox.lease_seconds
+
+    def renewed(self, asked_at: float) -> None:
+        """Take note that the lease was renewed by a request sent at `asked_at` (monotonic seconds)."""
+        self._until = asked_at + self._inbox.lease_seconds
+
+    async def confirm(self) -> None:
+        """Return if the ticket is still held; raises LeaseLostError, or redis.RedisError when nobody can tell."""
+        asked_at = self._clock()
+        if asked_at < self._until:
+            return
+        if not await self._inbox.renew([self.ticket]):
+            raise LeaseLostError(self.ticket.item.id)
+        self.renewed(asked_at)
+
+    async def remember(self, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
+        """Remember `notes` for a later attempt, and set `writes`; raises LeaseLostError and redis.RedisError."""
+        await self._inbox.remember(self.ticket, notes, writes)
+
+
+class Journey(Protocol):
+    """What is done about one kind of item."""
+
+    async def run(self, lease: Lease) -> Outcome:
+        """Deal with the ticket's item once.
+
+        Raises LeaseLostError, and redis.RedisError when Redis is away; any other exception is a fault of ours.
+        """
+
+    async def surrender(self, lease: Lease, reason: str) -> Outcome:
+        """Give the item up after a fault of ours: tell the person, if that can be done."""

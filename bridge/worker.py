@@ -1,0 +1,206 @@
+"""Takes tickets, lets a journey run on each, and settles what comes of it; keeps the leases alive meanwhile.
+
+What is done about an item lives in the journeys.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Final
+
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from bridge.inbox import Inbox, LeaseLostError, Ticket
+from bridge.policy import patient_wait
+from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome
+
+TAKE_SECONDS: Final = 1.0
+UPKEEP_SECONDS: Final = 0.5
+REDIS_AWAY_SECONDS: Final = 0.5
+# A fault of ours that happens so often over one item will happen every time.
+MOST_FAULTS: Final = 3
+
+Sleep = Callable[[float], Awaitable[None]]
+log = structlog.get_logger()
+
+
+class Worker:
+    """Deals with one kind of item, up to `concurrency` at once.
+
+    `on_settled(kind, result)` hears how each ticket ended: a Done's result, `again`, `dead`, `lost` or `away`.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        journey: Journey,
+        *,
+        concurrency: int,
+        drain_seconds: float,
+        on_settled: Callable[[str, str], None] = lambda kind, result: None,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._inbox = inbox
+        self._journey = journey
+        self._drain_seconds = drain_seconds
+        self._on_settled = on_settled
+        self._sleep = sleep
+        self._clock = clock
+        self._concurrency = concurrency
+        self._running: dict[asyncio.Task[None], Lease] = {}
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    @property
+    def running(self) -> int:
+        """How many tickets are being dealt with."""
+        return len(self._running)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then finish what is in flight, for a while, and hand the rest back."""
+        loops = [asyncio.create_task(self._serve()), asyncio.create_task(self._keep())]
+        try:
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            loops[0].cancel()
+            await self._drain()
+        finally:
+            for task in (*loops, *self._running):
+                task.cancel()
+            ended = await asyncio.gather(*loops, *self._running, return_exceptions=True)
+            await self._leave()
+        for result in ended:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _serve(self) -> None:
+        is_open, next_look = False, self._clock()
+        while True:
+            await self._has_room.wait()
+            try:
+                if not is_open:
+                    await self._inbox.open()
+                    is_open = True
+                if self._clock() >= next_look:
+                    next_look = self._clock() + self._inbox.lease_seconds / 3
+                    await self._take_over()
+                await self._take()
+            except RedisError as error:
+                # A Redis that lost its data has lost the consumer group too.
+                is_open = not isinstance(error, ResponseError)
+                log.warning("inbox_unreachable", kind=self._inbox.kind, error=type(error).__name__)
+                await self._sleep(REDIS_AWAY_SECONDS)
+
+    async def _take(self) -> None:
+        asked_at = self._clock()
+        room = self._concurrency - len(self._running)
+        if room > 0:
+            for ticket in await self._inbox.take(room, wait_seconds=TAKE_SECONDS):
+                self._start(ticket, asked_at)
+
+    def _start(self, ticket: Ticket, asked_at: float) -> None:
+        lease = Lease(self._inbox, ticket, asked_at, self._clock)
+        task = asyncio.create_task(self._deal(lease))
+        self._running[task] = lease
+        task.add_done_callback(self._ended)
+        if len(self._running) >= self._concurrency:
+            self._has_room.clear()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._has_room.set()
+
+    async def _deal(self, lease: Lease) -> None:
+        structlog.contextvars.clear_contextvars()
+        ticket, kind = lease.ticket, self._inbox.kind
+        log.info("work_started", kind=kind, item=ticket.item.id, failures=ticket.failures, deaths=ticket.deaths)
+        try:
+            outcome = await self._run(lease)
+            result = await self._settle(ticket, outcome)
+        except LeaseLostError:
+            log.warning("lease_lost", kind=kind, item=ticket.item.id)
+            result = "lost"
+        except RedisError as error:
+            # The ticket stays this worker's until its lease is over, and is then taken over by whoever is there.
+            log.warning("redis_away", kind=kind, item=ticket.item.id, error=type(error).__name__)
+            result = "away"
+        self._on_settled(kind, result)
+
+    async def _run(self, lease: Lease) -> Outcome:
+        try:
+            return await self._journey.run(lease)
+        except (LeaseLostError, RedisError):
+            raise
+        except Exception:  # a fault of ours in one journey must not end the others
+            log.exception("journey_failed", kind=self._inbox.kind, item=lease.ticket.item.id)
+        failures = lease.ticket.failures + 1
+        if failures < MOST_FAULTS:
+            return Again("fault", patient_wait(failures, None, 0.5) or 0)
+        try:
+            return await self._journey.surrender(lease, "fault of the bridge: see its log")
+        except (LeaseLostError, RedisError):
+            raise
+        except Exception:  # what cannot even be given up in words becomes a dead letter
+            log.exception("surrender_failed", kind=self._inbox.kind, item=lease.ticket.item.id)
+            return GaveUp("fault of the bridge: see its log")
+
+    async def _settle(self, ticket: Ticket, outcome: Outcome) -> str:
+        match outcome:
+            case Done(result, writes):
+                await self._inbox.finish(ticket, writes)
+                log.info("work_done", kind=self._inbox.kind, result=result)
+                return result
+            case Again(reason, wait_seconds, is_failure):
+                await self._inbox.retry(ticket, wait_seconds=wait_seconds, is_failure=is_failure)
+                log.info("work_again", kind=self._inbox.kind, reason=reason, wait_seconds=round(wait_seconds, 1))
+                return "again"
+            case GaveUp(reason, writes):
+                await self._inbox.finish(ticket, writes, dead_reason=reason)
+                log.error("work_dead", kind=self._inbox.kind, item=ticket.item.id, reason=reason)
+                return "dead"
+
+    async def _keep(self) -> None:
+        """Renew the leases, and give lines whose wait is over their turn."""
+        next_renewal = self._clock()
+        while True:
+            await self._sleep(UPKEEP_SECONDS)
+            try:
+                await self._inbox.promote()
+                if self._clock() >= next_renewal:
+                    next_renewal = self._clock() + self._inbox.lease_seconds / 3
+                    await self._renew()
+            except RedisError as error:
+                log.warning("upkeep_failed", kind=self._inbox.kind, error=type(error).__name__)
+
+    async def _renew(self) -> None:
+        asked_at = self._clock()
+        held = dict(self._running)
+        kept = await self._inbox.renew([lease.ticket for lease in held.values()])
+        for task, lease in held.items():
+            if lease.ticket.id in kept:
+                lease.renewed(asked_at)
+            elif task in self._running:
+                log.warning("lease_lost", kind=self._inbox.kind, item=lease.ticket.item.id)
+                task.cancel()
+
+    async def _take_over(self) -> None:
+        asked_at = self._clock()
+        for ticket in await self._inbox.take_over(self._concurrency - len(self._running)):
+            log.warning("work_taken_over", kind=self._inbox.kind, item=ticket.item.id, deaths=ticket.deaths)
+            self._start(ticket, asked_at)
+
+    async def _drain(self) -> None:
+        if self._running:
+            log.info("draining", kind=self._inbox.kind, running=len(self._running), seconds=self._drain_seconds)
+            await asyncio.wait(self._running, timeout=self._drain_seconds)
+
+    async def _leave(self) -> None:
+        try:
+            handed_back = await self._inbox.leave()
+        except RedisError as error:
+            log.warning("leave_failed", kind=self._inbox.kind, error=type(error).__name__)
+            return
+        log.info("worker_left", kind=self._inbox.kind, handed_back=handed_back)
