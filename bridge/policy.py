@@ -14,6 +14,7 @@ PATIENT_WAITS: Final = (1.0, 5.0, 30.0, 120.0, 600.0)
 PATIENT_FAILURES: Final = 300
 # A person waits this long for an answer at most; what asks for a longer pause is told to them instead.
 LONGEST_WAIT_SECONDS: Final = 120.0
+LONGEST_PAUSE_SECONDS: Final = 3600.0
 # A question over which workers died so often would kill the next one too.
 MOST_DEATHS: Final = 5
 
@@ -126,7 +127,8 @@ def patient_wait(failures: int, asked_for: float | None, jitter: float) -> float
     """
     if failures > PATIENT_FAILURES:
         return None
-    return max(_jittered(PATIENT_WAITS[min(failures, len(PATIENT_WAITS)) - 1], jitter), asked_for or 0)
+    scheduled = _jittered(PATIENT_WAITS[min(failures, len(PATIENT_WAITS)) - 1], jitter)
+    return max(scheduled, min(asked_for or 0, LONGEST_PAUSE_SECONDS))
 
 
 def _jittered(seconds: float, jitter: float) -> float:

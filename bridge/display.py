@@ -1,0 +1,219 @@
+"""What a reply looks like in the chat right now: one visible reply per question, whatever fails on the way.
+
+A message's id is remembered the moment it exists, and a retry edits it. Where it may exist without being remembered,
+it is looked for before anything is posted. What is shown is decided in `answer`.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from redis.exceptions import RedisError
+
+from bridge.chat import Chat, ChatBusyError, ChatError, ChatUnclearError, MessageGoneError, Part
+from bridge.models import Question, Reply
+from bridge.rate_limit import RateLimit
+from bridge.store import Store
+from bridge.work import Lease
+
+# Of the edits that Slack allows, drafts leave the rest to final answers.
+SHARE_OF_DRAFTS: Final = 0.5
+# Pieces that come at once are shown at once, instead of the first alone and the rest a draft later.
+GATHER_SECONDS: Final = 0.02
+DRAFT_SECONDS: Final = 1.0
+# An answer that comes sooner needs no status line.
+STATUS_AFTER_SECONDS: Final = 0.1
+
+Sleep = Callable[[float], Awaitable[None]]
+log = structlog.get_logger()
+
+
+class Display:
+    """The messages that reply to one question. Showing raises ChatError, LeaseLostError and redis.RedisError.
+
+    `edits` is the budget that all edits of the workspace share.
+    """
+
+    def __init__(self, chat: Chat, store: Store, edits: RateLimit, question: Question, lease: Lease) -> None:
+        self._chat = chat
+        self._store = store
+        self._edits = edits
+        self._question = question
+        self._lease = lease
+        self.messages: list[str] = json.loads(lease.ticket.notes.get("posts", "[]"))
+        self._shown: list[Part | None] = [None] * len(self.messages)
+        self._must_look = lease.ticket.is_resumed
+
+    async def show(self, reply: Reply) -> None:
+        """Show all of the reply, by edits of what is there and posts of what is not."""
+        parts = self._chat.parts(reply)
+        for number, part in enumerate(parts):
+            await self._show_part(number, part)
+        while len(self.messages) > len(parts):
+            await self._lease.confirm()
+            await self._chat.delete(self._question.place, self.messages[-1])
+            self._forget(len(self.messages) - 1)
+            await self._remember()
+
+    async def draft(self, reply: Reply) -> bool:
+        """Show a reply that is still growing, if the budget of edits allows; say whether it did."""
+        # So does the first one, though it is a post: it will need edits to be finished.
+        if await self._edits.try_acquire(self._question.id, share=SHARE_OF_DRAFTS):
+            await self.show(reply)
+            return True
+        return False
+
+    async def finish(self, reply: Reply) -> None:
+        """Show the final reply; its edits go before those of drafts."""
+        if self.messages and not self._must_look:
+            await self._edits.acquire(self._question.id)
+        await self.show(reply)
+
+    async def _show_part(self, number: int, part: Part) -> None:
+        if number >= len(self.messages) and self._must_look:
+            await self._look()
+        if number < len(self.messages):
+            await self._edit(number, part)
+        if number >= len(self.messages):
+            await self._post(number, part)
+
+    async def _edit(self, number: int, part: Part) -> None:
+        if self._shown[number] == part:
+            return
+        await self._lease.confirm()
+        try:
+            await self._chat.edit(self._question.place, self.messages[number], part)
+        except MessageGoneError:
+            log.info("message_gone", message=self.messages[number])
+            # What follows a message that somebody deleted would stand in the wrong order: it is posted anew too.
+            while len(self.messages) > number + 1:
+                await self._chat.delete(self._question.place, self.messages[-1])
+                self._forget(len(self.messages) - 1)
+            self._forget(number)
+            return
+        self._shown[number] = part
+
+    async def _post(self, number: int, part: Part) -> None:
+        await self._lease.confirm()
+        try:
+            message = await self._chat.post(self._question, number, part)
+        except ChatUnclearError:
+            self._must_look = True
+            raise
+        self.messages.append(message)
+        self._shown.append(part)
+        await self._remember()
+
+    async def _look(self) -> None:
+        """Adopt what was posted without being remembered; of two copies the older one stays."""
+        found = await self._chat.find(self._question)
+        for number in range(len(self.messages), len(found)):
+            if number not in found:
+                break
+            self.messages.append(found[number][0])
+            self._shown.append(None)
+        for copy in (copy for copies in found.values() for copy in copies if copy not in self.messages):
+            await self._lease.confirm()
+            await self._chat.delete(self._question.place, copy)
+        self._must_look = False
+        await self._remember()
+
+    def _forget(self, number: int) -> None:
+        del self.messages[number], self._shown[number]
+
+    async def _remember(self) -> None:
+        place = self._question.place
+        unfinished = [self._store.answer(f"{place.team}:{place.channel}:{message}", "") for message in self.messages]
+        await self._lease.remember({"posts": json.dumps(self.messages)}, unfinished)
+
+
+class Painter:
+    """Shows a growing text beside the reading of it: at once at first, then at most every DRAFT_SECONDS.
+
+    Used as `async with Painter(...) as painter`; the end waits for a draft that is being shown, and shows no more.
+    A draft that fails is not repeated: the final reply will tell.
+    """
+
+    def __init__(self, display: Display, sleep: Sleep = asyncio.sleep) -> None:
+        self._display = display
+        self._sleep = sleep
+        self._text = ""
+        self._has_more = asyncio.Event()
+        self._showing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Painter":
+        self._task = asyncio.create_task(self._paint())
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Somebody who is cancelled has no time: a retry will look for a draft that was cut off.
+        if kind is not asyncio.CancelledError:
+            await self._showing.acquire()
+        if self._task is not None:
+            self._task.cancel()
+
+    def add(self, delta: str) -> None:
+        """Take in more text."""
+        self._text += delta
+        self._has_more.set()
+
+    async def _paint(self) -> None:
+        await self._has_more.wait()
+        await self._sleep(GATHER_SECONDS)
+        while True:
+            await self._has_more.wait()
+            self._has_more.clear()
+            pause = DRAFT_SECONDS
+            async with self._showing:
+                try:
+                    await self._display.draft(Reply(self._text, is_draft=True))
+                except ChatBusyError as busy:
+                    pause = max(pause, busy.retry_after or 0)
+                except (ChatError, RedisError) as error:
+                    log.info("draft_failed", reason=str(error)[:200])
+            await self._sleep(pause)
+
+
+class Status:
+    """The line that says the bridge is at work, shown beside everything else and never waited for.
+
+    Used as `async with Status(...)`. A failure to show it is nobody's trouble.
+    """
+
+    def __init__(self, chat: Chat, question: Question, text: str, sleep: Sleep = asyncio.sleep) -> None:
+        self._chat = chat
+        self._question = question
+        self._text = text
+        self._sleep = sleep
+        self._is_asked = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Status":
+        self._task = asyncio.create_task(self._show())
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._task is None:
+            return
+        if not self._is_asked or kind is asyncio.CancelledError:
+            self._task.cancel()
+            return
+        # A message of the bridge takes the line away, but not a line that Slack shows after it.
+        was_late = not self._task.done()
+        await asyncio.wait([self._task])
+        if was_late:
+            await self._call("")
+
+    async def _show(self) -> None:
+        await self._sleep(STATUS_AFTER_SECONDS)
+        self._is_asked = True
+        await self._call(self._text)
+
+    async def _call(self, text: str) -> None:
+        try:
+            await self._chat.show_status(self._question.place, text)
+        except ChatError as error:
+            log.debug("status_failed", reason=error.reason)

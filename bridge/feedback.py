@@ -1,0 +1,125 @@
+"""A vote's journey: what a person's emoji on an answer say, told to Kapa as a feedback upsert.
+
+Which emoji mean what is a setting; how they are counted lives in `policy`.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from bridge import policy
+from bridge.inbox import Write
+from bridge.kapa.client import KapaClient
+from bridge.kapa.wire import KapaError, KapaRefused, KapaUnavailable
+from bridge.models import Emoji, Reaction, Reason, Vote
+from bridge.policy import EmojiSet
+from bridge.store import NO_ANSWER, Ballot, Store
+from bridge.work import Again, Done, GaveUp, Lease, Outcome
+
+# A message may be there before its id is remembered; one that stays unknown for longer is no answer.
+LOOKS_FOR_ANSWER: Final = 5
+LOOK_AGAIN_SECONDS: Final = 2.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One person's emoji on one answer, and the vote that Kapa was told last."""
+
+    emoji: EmojiSet = field(default_factory=lambda: EmojiSet({}))
+    told: Vote | None = None
+
+    def to_json(self) -> str:
+        """Give the form in which the standing is remembered."""
+        told = [self.told.reaction, sorted(self.told.reasons), self.told.words] if self.told else None
+        return json.dumps([{name: list(shown) for name, shown in self.emoji.emoji.items()}, told])
+
+    @classmethod
+    def from_json(cls, text: str | None) -> "Standing":
+        """Read `to_json`'s form back; None is an empty standing."""
+        if text is None:
+            return cls()
+        emoji, told = json.loads(text)
+        return cls(EmojiSet({name: (at, is_on) for name, (at, is_on) in emoji.items()}), _vote(told))
+
+
+def _vote(told: list[Any] | None) -> Vote | None:
+    if told is None:
+        return None
+    reaction, reasons, words = told
+    return Vote(Reaction(reaction), frozenset(map(Reason, reasons)), words)
+
+
+@dataclass(slots=True)
+class Voting:
+    """The journey, with all it needs. `reactions` says which emoji is which vote."""
+
+    kapa: KapaClient
+    store: Store
+    reactions: Mapping[str, Vote]
+    jitter: random.Random = field(default_factory=random.SystemRandom)
+
+    async def run(self, lease: Lease) -> Outcome:
+        """Count the ticket's emoji, as `work.Journey` wants it."""
+        emoji = Emoji.from_json(lease.ticket.item.payload)
+        structlog.contextvars.bind_contextvars(channel=emoji.channel, message=emoji.message)
+        ballot = await self.store.ballot(emoji.line, emoji.user)
+        match ballot.question_answer_id:
+            case None if lease.ticket.failures >= LOOKS_FOR_ANSWER:
+                return Done("elsewhere")
+            case None:
+                return Again("answer not known yet", LOOK_AGAIN_SECONDS)
+            case "":
+                return Again("answer not finished", LOOK_AGAIN_SECONDS, is_failure=False)
+            case str(answer) if answer == NO_ANSWER:
+                return Done("no_answer")
+        return await self._count(emoji, ballot, lease)
+
+    async def surrender(self, lease: Lease, reason: str) -> Outcome:
+        """Give the vote up after a fault of ours."""
+        return GaveUp(reason)
+
+    async def _count(self, emoji: Emoji, ballot: Ballot, lease: Lease) -> Outcome:
+        answer = str(ballot.question_answer_id)
+        before = Standing.from_json(ballot.state)
+        shown = before.emoji.fold(emoji)
+        # Kapa knows no withdrawal: with no emoji left, the last vote stays.
+        vote = shown.vote(self.reactions) or before.told
+        if vote is None or vote == before.told:
+            return Done("unchanged", self._writes(emoji, answer, Standing(shown, before.told)))
+        try:
+            await self._tell(answer, emoji.person, vote, before.told)
+        except KapaError as error:
+            return self._failed(error, lease)
+        log.info("vote_told", reaction=vote.reaction, reasons=sorted(vote.reasons))
+        return Done(vote.reaction, self._writes(emoji, answer, Standing(shown, vote)))
+
+    async def _tell(self, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
+        had_comment = told is not None and bool(told.reasons or told.words)
+        try:
+            await self.kapa.upsert_feedback(answer, person, vote, clear_comment=had_comment)
+        except KapaRefused as refused:
+            if not (vote.reasons or vote.words or had_comment):
+                raise
+            # Whether Kapa takes every comment is not documented: the vote itself must not be lost over one.
+            log.warning("comment_refused", reason=refused.reason)
+            await self.kapa.upsert_feedback(answer, person, Vote(vote.reaction))
+
+    def _failed(self, error: KapaError, lease: Lease) -> Outcome:
+        log.warning("vote_failed", reason=error.reason, status=error.status, failures=lease.ticket.failures + 1)
+        if isinstance(error, KapaRefused):
+            return GaveUp(f"kapa: {error.reason}")
+        asked_for = error.retry_after if isinstance(error, KapaUnavailable) else None
+        wait = policy.patient_wait(lease.ticket.failures + 1, asked_for, self.jitter.random())
+        return GaveUp(f"kapa: {error.reason}") if wait is None else Again(error.reason, wait)
+
+    def _writes(self, emoji: Emoji, answer: str, standing: Standing) -> list[Write]:
+        return [
+            self.store.vote(emoji.line, emoji.user, standing.to_json()),
+            self.store.answer(emoji.line, answer),
+        ]
