@@ -1,0 +1,208 @@
+"""Calls Slack's Web API: shows replies and finds them again. What they look like lives in `slack/write`.
+
+No call is ever repeated here: who calls knows whether that is safe.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final
+
+import aiohttp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bridge.chat import ChatBusyError, ChatError, ChatRefusedError, ChatUnclearError, MessageGoneError, Part
+from bridge.models import Place, Question, Reply
+from bridge.slack import write
+from bridge.slack.read import Identity
+
+TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
+PAGES_OF_REPLIES: Final = 10
+
+_UNCLEAR: Final = {"internal_error", "fatal_error", "request_timeout", "service_unavailable", "accesslimited"}
+_GONE: Final = {"message_not_found", "cant_update_message", "edit_window_closed"}
+_TOO_MUCH: Final = {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"}
+
+Observe = Callable[[str, str, float], None]
+
+
+def web_client(token: str, api_url: str, session: aiohttp.ClientSession) -> AsyncWebClient:
+    """Make the SDK's client: over a session of ours, and without its own retries, which post twice."""
+    return AsyncWebClient(token=token, base_url=api_url, session=session, retry_handlers=[])
+
+
+async def identify(client: AsyncWebClient) -> Identity:
+    """Ask Slack who the bridge is; raises ChatError. Source: https://docs.slack.dev/reference/methods/auth.test."""
+    reply = await call("auth.test", client.auth_test())
+    try:
+        return Identity(
+            team=reply["team_id"], user=reply["user_id"], bot=reply.get("bot_id") or "", url=reply.get("url") or ""
+        )
+    except KeyError as missing:
+        raise ChatUnclearError(f"auth.test said nothing of {missing}") from None
+
+
+async def granted_scopes(client: AsyncWebClient) -> list[str]:
+    """Ask which scopes the bot token has; raises ChatError.
+
+    Source: https://docs.slack.dev/authentication/installing-with-oauth, the `x-oauth-scopes` header.
+    """
+    headers: dict[str, str] = {}
+
+    async def ask() -> Any:
+        reply = await client.auth_test()
+        headers.update({name.lower(): value for name, value in dict(reply.headers).items()})
+        return reply
+
+    await call("auth.test", ask())
+    return [scope.strip() for scope in headers.get("x-oauth-scopes", "").split(",") if scope.strip()]
+
+
+class SlackChat:
+    """The chat, as `bridge.chat.Chat` wants it.
+
+    `observe(method, outcome, seconds)` is called once per call; outcome is `ok`, `busy`, `unclear` or `refused`.
+    """
+
+    def __init__(
+        self,
+        client: AsyncWebClient,
+        identity: Identity,
+        *,
+        sources_title: str,
+        observe: Observe = lambda method, outcome, seconds: None,
+    ) -> None:
+        self._client = client
+        self._identity = identity
+        self._sources_title = sources_title
+        self._observe = observe
+
+    def parts(self, reply: Reply) -> Sequence[Part]:
+        """Divide a reply into messages."""
+        return write.parts(reply, self._sources_title)
+
+    async def post(self, question: Question, number: int, part: Part) -> str:
+        """Post a part into the question's thread; return its ts."""
+        body: dict[str, Any] = {
+            "channel": question.place.channel,
+            "thread_ts": question.place.thread,
+            "metadata": write.metadata(question.id, number),
+            "unfurl_links": False,
+            "unfurl_media": False,
+        }
+        reply = await self._shown(
+            "chat.postMessage", lambda shown: self._client.chat_postMessage(**body, **shown), part
+        )
+        ts = reply.get("ts")
+        if not isinstance(ts, str):
+            raise ChatUnclearError("no_ts")
+        return ts
+
+    async def edit(self, place: Place, message: str, part: Part) -> None:
+        """Replace the message with ts `message`."""
+        target: dict[str, Any] = {"channel": place.channel, "ts": message, "unfurl_links": False, "unfurl_media": False}
+        await self._shown("chat.update", lambda shown: self._client.chat_update(**target, **shown), part)
+
+    async def delete(self, place: Place, message: str) -> None:
+        """Delete the message with ts `message`; that there is none is fine."""
+        try:
+            await self._call("chat.delete", self._client.chat_delete(channel=place.channel, ts=message))
+        except MessageGoneError:
+            return
+
+    async def find(self, question: Question) -> Mapping[int, Sequence[str]]:
+        """Look through the thread, from the question on, for what was posted in reply to it."""
+        found: dict[int, list[str]] = {}
+        cursor = ""
+        for _ in range(PAGES_OF_REPLIES):
+            page = await self._replies(question, cursor)
+            for message in page.get("messages") or []:
+                if (posted := write.read_metadata(message)) and posted[0] == question.id and self._is_ours(message):
+                    found.setdefault(posted[1], []).append(str(message.get("ts")))
+            cursor = (page.get("response_metadata") or {}).get("next_cursor") or ""
+            if not cursor:
+                break
+        return {number: sorted(posted) for number, posted in found.items()}
+
+    async def show_status(self, place: Place, text: str) -> None:
+        """Show or take back the line that says the bridge is at work.
+
+        Source: https://docs.slack.dev/reference/methods/assistant.threads.setStatus.
+        """
+        status = self._client.assistant_threads_setStatus(channel_id=place.channel, thread_ts=place.thread, status=text)
+        await self._call("assistant.threads.setStatus", status)
+
+    def _is_ours(self, message: Mapping[str, Any]) -> bool:
+        return message.get("user") == self._identity.user or message.get("bot_id") == self._identity.bot != ""
+
+    async def _replies(self, question: Question, cursor: str) -> Mapping[str, Any]:
+        replies = self._client.conversations_replies(
+            channel=question.place.channel,
+            ts=question.place.thread,
+            oldest=question.id,
+            include_all_metadata=True,
+            limit=200,
+            cursor=cursor or None,
+        )
+        return await self._call("conversations.replies", replies)
+
+    async def _shown(
+        self, method: str, send: Callable[[Mapping[str, Any]], Awaitable[Any]], part: Part
+    ) -> Mapping[str, Any]:
+        try:
+            return await self._call(method, send(part))
+        except ChatRefusedError as refusal:
+            if refusal.reason not in _TOO_MUCH or "blocks" not in part:
+                raise
+        # Slack finds fault with the blocks: the plain text is better than silence.
+        return await self._call(method, send({"text": part["text"]}))
+
+    async def _call(self, method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
+        started, outcome = monotonic(), "cancelled"
+        try:
+            reply = await call(method, request)
+            outcome = "ok"
+            return reply
+        except ChatError as error:
+            outcome = _OUTCOMES[type(error)]
+            raise
+        finally:
+            self._observe(method, outcome, monotonic() - started)
+
+
+_OUTCOMES: Final[Mapping[type[ChatError], str]] = {
+    ChatBusyError: "busy",
+    ChatUnclearError: "unclear",
+    ChatRefusedError: "refused",
+    MessageGoneError: "refused",
+}
+
+
+async def call(method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
+    """Await one call of the SDK and turn whatever goes wrong into a ChatError."""
+    try:
+        reply = (await request).data
+    except SlackApiError as error:
+        raise refusal(error.response.status_code, dict(error.response.headers), error.response.data) from None
+    except aiohttp.ClientConnectorError:
+        raise ChatBusyError(f"{method}: no connection") from None
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        raise ChatUnclearError(f"{method}: {type(error).__name__}") from None
+    if not isinstance(reply, dict):
+        raise ChatUnclearError(f"{method}: no JSON")
+    return reply
+
+
+def refusal(status: int, headers: Mapping[str, str], data: object) -> ChatError:
+    """Tell what a failed reply means. Source: https://docs.slack.dev/apis/web-api, and each method's page."""
+    reason = str(data.get("error") or "") if isinstance(data, dict) else ""
+    if status == 429 or reason in {"ratelimited", "rate_limited"}:
+        return ChatBusyError("ratelimited", _seconds(headers))
+    if status >= 500 or reason in _UNCLEAR or not reason:
+        return ChatUnclearError(reason or f"status {status}")
+    return MessageGoneError(reason) if reason in _GONE else ChatRefusedError(reason[:100])
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    value = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
+    return min(float(value), 3600.0) if value.strip().isdigit() else None

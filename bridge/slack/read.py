@@ -1,0 +1,205 @@
+"""Reads what Slack sends: an event into a message or an emoji, Slack's markup into readable text.
+
+Pure: what is done about a message is decided in `policy`. Shapes: https://docs.slack.dev/reference/events.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from bridge.models import Emoji, Message
+
+# A message with any other subtype is no one's question: https://docs.slack.dev/reference/events/message.
+SUBTYPES_OF_MESSAGES: Final = frozenset({"file_share", "thread_broadcast"})
+SLACKBOT: Final = "USLACKBOT"
+# Two names for one emoji (https://docs.slack.dev/reference/events/reaction_added): the first stands for both.
+ALIASES: Final = {"thumbsup": "+1", "thumbsdown": "-1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the bridge is in its workspace, as `auth.test` says. `url` ends in a slash."""
+
+    team: str
+    user: str
+    bot: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An event that is nothing to the bridge, and the reason as a constant word."""
+
+    reason: str
+
+
+def _or_none(check: Callable[[Any], bool]) -> BeforeValidator:
+    """Read anything of another kind as absent: an odd optional field is no reason to refuse an event."""
+    return BeforeValidator(lambda value: value if check(value) else None)
+
+
+_TS = r"^\d{1,12}\.\d{1,9}$"
+_Id = Annotated[str, Field(pattern=r"^[A-Z0-9]{2,40}$")]
+_Ts = Annotated[str, Field(pattern=_TS)]
+_OptionalStr = Annotated[str | None, _or_none(lambda value: isinstance(value, str))]
+_OptionalTs = Annotated[
+    str | None, _or_none(lambda value: isinstance(value, str) and re.fullmatch(_TS, value) is not None)
+]
+
+
+class _Event(BaseModel):
+    type: str
+    subtype: _OptionalStr = None
+
+
+class _MessageEvent(BaseModel):
+    channel: _Id
+    ts: _Ts
+    user: _Id | None = None
+    text: _OptionalStr = None
+    thread_ts: _OptionalTs = None
+    bot_id: _OptionalStr = None
+    client_msg_id: _OptionalStr = None
+    channel_type: _OptionalStr = None
+
+
+class _Item(BaseModel):
+    type: str
+    channel: _Id
+    ts: _Ts
+
+
+class _ReactionEvent(BaseModel):
+    user: _Id
+    reaction: Annotated[str, Field(min_length=1, max_length=200)]
+    event_ts: _Ts
+    item: _Item
+    item_user: _OptionalStr = None
+
+
+def event(body: object, identity: Identity) -> Message | Emoji | Ignored:
+    """Read the body of an Events API callback.
+
+    Whatever is not of Slack's documented shape is Ignored with the reason `malformed`.
+    """
+    if not isinstance(body, dict):
+        return Ignored("malformed")
+    inner = body.get("event")
+    try:
+        kind = _Event.model_validate(inner).type
+        if kind in {"message", "app_mention"}:
+            return _message(inner, team_of(body, identity), identity)
+        if kind in {"reaction_added", "reaction_removed"}:
+            return _emoji(inner, kind == "reaction_added", team_of(body, identity), identity)
+    except ValidationError:
+        return Ignored("malformed")
+    return Ignored("other_event")
+
+
+def team_of(body: dict[str, Any], identity: Identity) -> str:
+    """Give the team whose installation got the event: right in channels shared with another company too."""
+    authorizations = body.get("authorizations")
+    first = authorizations[0] if isinstance(authorizations, list) and authorizations else None
+    for holder in (first, body):
+        team = holder.get("team_id") if isinstance(holder, dict) else None
+        if isinstance(team, str) and re.fullmatch(r"[A-Z0-9]{2,40}", team):
+            return team
+    return identity.team
+
+
+def _message(inner: Any, team: str, identity: Identity) -> Message | Ignored:
+    kind = _Event.model_validate(inner)
+    # An app_mention may carry any subtype of its message; the shapes of edits and deletions differ from a message's.
+    if kind.subtype is not None and kind.subtype not in SUBTYPES_OF_MESSAGES:
+        return Ignored("subtype")
+    found = _MessageEvent.model_validate(inner)
+    if found.bot_id or found.user in {None, identity.user, SLACKBOT}:
+        return Ignored("bot")
+    raw = found.text or ""
+    return Message(
+        team=team,
+        channel=found.channel,
+        id=found.ts,
+        thread=found.thread_ts if found.thread_ts != found.ts else None,
+        user=str(found.user),
+        text=readable(raw, bridge_user=identity.user),
+        origin_url=permalink(identity.url, found.channel, found.ts, found.thread_ts),
+        client_id=found.client_msg_id,
+        is_direct=found.channel_type == "im" or found.channel.startswith("D"),
+        mentions_bridge=kind.type == "app_mention" or _mentions(raw, identity.user),
+        addresses_someone_else=_opens_with_someone_else(raw, identity.user),
+    )
+
+
+def _emoji(inner: Any, is_on: bool, team: str, identity: Identity) -> Emoji | Ignored:
+    found = _ReactionEvent.model_validate(inner)
+    if found.item.type != "message":
+        return Ignored("not_a_message")
+    if found.user == identity.user:
+        return Ignored("bot")
+    if found.item_user is not None and found.item_user != identity.user:
+        return Ignored("elsewhere")
+    return Emoji(
+        team=team,
+        channel=found.item.channel,
+        message=found.item.ts,
+        user=found.user,
+        name=emoji_name(found.reaction),
+        is_on=is_on,
+        at=found.event_ts,
+    )
+
+
+def emoji_name(reaction: str) -> str:
+    """Give the one name of an emoji, its skin tone kept: `thumbsup::skin-tone-2` is `+1::skin-tone-2`."""
+    name, tone, rest = reaction.strip(":").partition("::")
+    return ALIASES.get(name, name) + tone + rest
+
+
+def permalink(workspace_url: str, channel: str, ts: str, thread_ts: str | None = None) -> str:
+    """Build a message's permalink (https://docs.slack.dev/reference/methods/chat.getPermalink)."""
+    url = f"{workspace_url.rstrip('/')}/archives/{channel}/p{ts.replace('.', '')}"
+    return url if thread_ts in {None, ts} else f"{url}?thread_ts={thread_ts}&cid={channel}"
+
+
+_TOKEN = re.compile(r"<([^<>]*)>")
+_PERSON = re.compile(r"^\s*<@([UW][A-Z0-9]+)(?:\|[^<>]*)?>")
+
+
+def _mentions(raw: str, user: str) -> bool:
+    return re.search(rf"<@{re.escape(user)}(?:\|[^<>]*)?>", raw) is not None
+
+
+def _opens_with_someone_else(raw: str, user: str) -> bool:
+    opening = _PERSON.match(raw)
+    return opening is not None and opening.group(1) != user
+
+
+def readable(raw: str, *, bridge_user: str) -> str:
+    """Turn Slack's markup into the text a person saw, without mentions of the bridge itself.
+
+    Source: https://docs.slack.dev/messaging/formatting-message-text. Total: any text gives a text.
+    """
+    mention = rf"<@{re.escape(bridge_user)}(?:\|[^<>]*)?>[ \t]*[:,]?[ \t]*"
+    text = _TOKEN.sub(lambda token: _shown(token.group(1)), re.sub(mention, "", raw))
+    for escape, character in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
+        text = text.replace(escape, character)
+    # Half a surrogate pair, which JSON can carry, can be stored and sent nowhere.
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "").strip()
+
+
+def _shown(token: str) -> str:
+    target, _, label = token.partition("|")
+    if target.startswith("@"):
+        return f"@{label.lstrip('@') or target[1:]}"
+    if target.startswith("#"):
+        return f"#{label.lstrip('#') or target[1:]}"
+    if target.startswith("!"):
+        return label or f"@{target[1:].partition('^')[0]}"
+    address = target.removeprefix("mailto:").removeprefix("tel:")
+    if not label or label in {target, address}:
+        return address
+    return f"{label} ({address})"
