@@ -1,0 +1,283 @@
+"""Puts the bridge together and runs it: the only place that knows all its parts.
+
+What each part does lives in the part.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import aiohttp
+import structlog
+from aiohttp import web
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bridge import admin, messages, redis_client
+from bridge.answer import Answering
+from bridge.chat import ChatError, ChatRefusedError
+from bridge.embedded_redis import EmbeddedRedis
+from bridge.feedback import Voting
+from bridge.inbox import Inbox, Kind
+from bridge.kapa.client import KapaClient
+from bridge.metrics import Metrics
+from bridge.policy import Rules
+from bridge.rate_limit import RateLimit
+from bridge.settings import Role, Settings, Transport, should
+from bridge.slack import app as slack_app
+from bridge.slack import http as slack_http
+from bridge.slack.chat import TIMEOUT as SLACK_TIMEOUT
+from bridge.slack.chat import SlackChat, identify, web_client
+from bridge.slack.read import Identity
+from bridge.slack.socket import Socket, address
+from bridge.store import Store
+from bridge.work import Journey
+from bridge.worker import Worker
+
+# Requests reach Kapa a little after they were granted: the window is that much longer than Kapa's minute.
+KAPA_WINDOW_SECONDS: Final = 61.0
+# chat.update is Tier 3, 50 and more a minute (https://docs.slack.dev/apis/web-api/rate-limits).
+EDITS_PER_MINUTE: Final = 48
+VOTES_AT_ONCE: Final = 8
+START_AGAIN_SECONDS: Final = 2.0
+READY_CHECK_SECONDS: Final = 2.0
+
+Sleep = Callable[[float], Awaitable[None]]
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The bridge cannot start; the text is a sentence for the operator."""
+
+
+@dataclass(slots=True)
+class Bridge:
+    """A running bridge. `ports` has the port that each server (`admin`, `events`) listens on."""
+
+    settings: Settings
+    role: Role
+    redis: Redis
+    identity: Identity
+    metrics: Metrics
+    ports: dict[str, int] = field(default_factory=dict)
+    is_draining: bool = False
+
+
+def required(role: Role) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Name the settings that a role requires, and those of which it requires one."""
+    names = ["slack_bot_token"]
+    if role is not Role.INGRESS:
+        names += ["kapa_api_key", "kapa_project_id", "kapa_integration_id"]
+    if role is not Role.ALL:
+        names.append("redis_url")
+    return tuple(names), () if role is Role.WORKER else ("slack_app_token", "slack_signing_secret")
+
+
+async def run(
+    settings: Settings, role: Role, stop: asyncio.Event, *, on_ready: Callable[[Bridge], None] = lambda bridge: None
+) -> None:
+    """Run the bridge until `stop` is set.
+
+    Raises StartError, EmbeddedRedisError and messages.MessagesError when it cannot start.
+    """
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(settings))
+        await _check_redis(redis)
+        session = await stack.enter_async_context(_slack_session())
+        client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
+        identity = await _until_slack_answers(lambda: identify(client), "SLACK_BOT_TOKEN", stop)
+        if identity is None:
+            return
+        bridge = Bridge(settings, role, redis, identity, Metrics())
+        checks: dict[str, admin.Check] = {
+            "redis": lambda: _answers(redis),
+            "not_draining": lambda: _is(not bridge.is_draining),
+        }
+        await _listen(stack, bridge, "admin", admin.routes(checks, bridge.metrics))
+        async with AsyncExitStack() as work:
+            if role is not Role.INGRESS:
+                await _start_workers(work, bridge, client)
+            if role is not Role.WORKER:
+                await _start_ingress(work, bridge, client, checks, stop)
+            log.info("bridge_ready", role=role, team=identity.team, **bridge.ports)
+            on_ready(bridge)
+            await stop.wait()
+            bridge.is_draining = True
+            log.info("bridge_stopping")
+    log.info("bridge_stopped")
+
+
+def secret(value: SecretStr | None) -> str:
+    """Give a secret's text, empty when it is not set."""
+    return value.get_secret_value() if value else ""
+
+
+@asynccontextmanager
+async def open_redis(settings: Settings, *, attach: bool = False) -> AsyncIterator[Redis]:
+    """Give a client for `REDIS_URL`, or for the embedded Redis: its owner's, or with `attach` a guest's."""
+    async with AsyncExitStack() as stack:
+        url = secret(settings.redis_url)
+        if not url:
+            embedded = EmbeddedRedis(settings.bridge_data_dir)
+            url = await stack.enter_async_context(embedded.attach() if attach else embedded.own())
+        redis = redis_client.connect(url)
+        stack.push_async_callback(redis.aclose)
+        yield redis
+
+
+async def _check_redis(redis: Redis) -> None:
+    try:
+        fatal, risky = await redis_client.shortcomings(redis)
+    except RedisError as error:
+        raise StartError(f"REDIS_URL: Redis cannot be used: {_brief(error)}") from None
+    if fatal:
+        raise StartError("\n".join(fatal))
+    for sentence in risky:
+        log.warning("redis_at_risk", problem=sentence)
+
+
+def _brief(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+@asynccontextmanager
+async def _slack_session() -> AsyncIterator[aiohttp.ClientSession]:
+    # How many calls run at once is the journeys' business.
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=SLACK_TIMEOUT, connector=connector) as session:
+        yield session
+
+
+async def _until_slack_answers(
+    ask: Callable[[], Awaitable[T]], setting: str, stop: asyncio.Event, sleep: Sleep = asyncio.sleep
+) -> T | None:
+    """Ask until Slack answers; None when `stop` came first. Raises StartError when Slack refuses."""
+    while not stop.is_set():
+        try:
+            return await ask()
+        except ChatRefusedError as refused:
+            raise StartError(
+                f"{setting}: Slack refuses it ({refused.reason}); it should be {should(setting.lower())}"
+            ) from None
+        except ChatError as error:
+            log.warning("slack_not_reached", reason=error.reason, again_in=START_AGAIN_SECONDS)
+            await sleep(START_AGAIN_SECONDS)
+    return None
+
+
+async def _listen(stack: AsyncExitStack, bridge: Bridge, name: str, server: web.Application) -> None:
+    """Serve on the address that `BRIDGE_HOST` and `BRIDGE_PORT`, or their `ADMIN` fellows, give."""
+    prefix = "bridge_admin_" if name == "admin" else "bridge_"
+    host, port = getattr(bridge.settings, f"{prefix}host"), getattr(bridge.settings, f"{prefix}port")
+    try:
+        bridge.ports[name] = await stack.enter_async_context(admin.serving(server, host, port))
+    except OSError as error:
+        names = f"{prefix.upper()}HOST, {prefix.upper()}PORT"
+        raise StartError(f"{names}: cannot listen on {host}:{port} ({error.strerror or error}); set another") from None
+    log.info("listening", server=name, host=host, port=bridge.ports[name])
+
+
+async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWebClient) -> None:
+    settings, redis = bridge.settings, bridge.redis
+    sentences = messages.load(settings.bridge_messages)
+    store = Store(redis, ttl_seconds=settings.thread_ttl_seconds)
+    kapa = await stack.enter_async_context(kapa_client(settings, bridge.metrics))
+    limit = settings.kapa_requests_per_minute
+    answering = Answering(
+        kapa=kapa,
+        chat=SlackChat(client, bridge.identity, sources_title=sentences.sources, observe=bridge.metrics.slack_call),
+        store=store,
+        budget=RateLimit(redis, "kapa", limit=limit, window_seconds=KAPA_WINDOW_SECONDS) if limit else None,
+        edits=RateLimit(redis, f"edits:{bridge.identity.team}", limit=EDITS_PER_MINUTE),
+        messages=sentences,
+        is_streaming=settings.bridge_streaming != "off",
+    )
+    voting = Voting(kapa=kapa, store=store, reactions=settings.reactions)
+    name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    journeys: list[tuple[Kind, Journey, int]] = [
+        (Kind.QUESTION, answering, settings.bridge_worker_concurrency),
+        (Kind.VOTE, voting, VOTES_AT_ONCE),
+    ]
+    workers = [
+        Worker(
+            Inbox(redis, kind, worker=name, lease_seconds=settings.bridge_lease_seconds),
+            journey,
+            concurrency=concurrency,
+            drain_seconds=settings.bridge_drain_seconds,
+            on_settled=bridge.metrics.work,
+        )
+        for kind, journey, concurrency in journeys
+    ]
+    await stack.enter_async_context(_working(workers))
+
+
+@asynccontextmanager
+async def _working(workers: Sequence[Worker]) -> AsyncIterator[None]:
+    """Let the workers work until the end of the block, and drain together; one that fails ends the bridge."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+def kapa_client(settings: Settings, metrics: Metrics) -> KapaClient:
+    """Make the client for the Kapa that the settings name; they must be complete."""
+    return KapaClient(
+        api_url=settings.kapa_api_url,
+        api_key=secret(settings.kapa_api_key),
+        project_id=settings.kapa_project_id or "",
+        integration_id=settings.kapa_integration_id or "",
+        observe=metrics.kapa_call,
+    )
+
+
+async def _start_ingress(
+    stack: AsyncExitStack,
+    bridge: Bridge,
+    client: AsyncWebClient,
+    checks: dict[str, admin.Check],
+    stop: asyncio.Event,
+) -> None:
+    settings = bridge.settings
+    intake = slack_app.Intake(
+        questions=Inbox(bridge.redis, Kind.QUESTION),
+        votes=Inbox(bridge.redis, Kind.VOTE),
+        identity=bridge.identity,
+        rules=Rules(settings.bridge_answer == "mention", frozenset(settings.bridge_channels)),
+        reactions=settings.reactions,
+        thread_seconds=settings.thread_ttl_seconds,
+        on_event=bridge.metrics.event,
+    )
+    bolt = slack_app.build(intake, AsyncWebClient(base_url=settings.slack_api_url), secret(settings.slack_bot_token))
+    if settings.transport is Transport.HTTP:
+        await _listen(stack, bridge, "events", slack_http.routes(bolt, secret(settings.slack_signing_secret)))
+        return
+    app_token = secret(settings.slack_app_token)
+    await _until_slack_answers(lambda: address(client, app_token), "SLACK_APP_TOKEN", stop)
+    connection = Socket(bolt, client, app_token)
+    checks["slack"] = connection.is_connected
+    await stack.enter_async_context(connection.listening())
+
+
+async def _is(value: bool) -> bool:
+    return value
+
+
+async def _answers(redis: Redis) -> bool:
+    try:
+        async with asyncio.timeout(READY_CHECK_SECONDS):
+            return bool(await redis.ping())
+    except (RedisError, TimeoutError, OSError):
+        return False

@@ -1,0 +1,236 @@
+"""The `bridge` command: reads what the operator typed, runs it, and says in plain words what went wrong.
+
+Exit status: 0 done, 1 it could not be done, 2 bad input or bad settings.
+"""
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from redis.exceptions import RedisError
+
+from bridge import __version__, app, log, messages
+from bridge.app import StartError
+from bridge.check import Finding
+from bridge.check import run as run_checks
+from bridge.dead_letters import DeadLetter, DeadLetters
+from bridge.embedded_redis import EmbeddedRedisError
+from bridge.settings import SECRETS, Role, Settings, SettingsError, load
+from bridge.slack.http import PATH
+from bridge.slack.manifest import manifest as build_manifest
+
+cli = typer.Typer(
+    name="bridge",
+    help="The bridge between Slack and Kapa.ai.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+dead_letters = typer.Typer(help="What the bridge gave up on: list it, try it again, or drop it.", no_args_is_help=True)
+cli.add_typer(dead_letters, name="dead-letters")
+
+T = TypeVar("T")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+@cli.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@cli.command()
+def run(
+    role: Annotated[Role, typer.Option(help="ingress takes events in, worker answers, all does both.")] = Role.ALL,
+) -> None:
+    """Run the bridge until it is told to stop (SIGTERM or Ctrl-C)."""
+    names, any_of = app.required(role)
+    settings = _settings(names, any_of)
+    _configure_log(settings)
+    _until_stopped(lambda stop: app.run(settings, role, stop))
+
+
+@cli.command()
+def check(as_json: AsJson = False) -> None:
+    """Check the settings, and everything that they name."""
+    names, any_of = app.required(Role.ALL)
+    settings = _settings(names, any_of)
+    findings = _attempt(_collect(settings))
+    if as_json:
+        typer.echo(json.dumps([{"name": f.name, "ok": f.problem is None, "text": _text(f)} for f in findings]))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.problem is None else 'FAIL'}  {finding.name}: {_text(finding)}")
+    raise typer.Exit(int(any(finding.problem for finding in findings)))
+
+
+async def _collect(settings: Settings) -> list[Finding]:
+    return [finding async for finding in run_checks(settings)]
+
+
+def _text(finding: Finding) -> str:
+    return finding.problem or finding.detail
+
+
+@cli.command()
+def manifest(
+    url: Annotated[str, typer.Option(help=f"The address that Slack reaches {PATH} at; without it: Socket Mode.")] = "",
+) -> None:
+    """Print the manifest that creates the Slack app."""
+    if url and not re.fullmatch(r"https://[^\s/?#@]+(/[^\s?#]*)?", url):
+        _refuse("--url: it should be an https address, such as https://bridge.example.com")
+    address = None
+    if url:
+        address = url if url.endswith(PATH) else url.rstrip("/") + PATH
+    typer.echo(json.dumps(build_manifest(address), indent=2))
+
+
+@cli.command()
+def playground(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the page.")] = 8080,
+    kapa: Annotated[str, typer.Option(help="simulated, or real with the KAPA_ settings.")] = "simulated",
+) -> None:
+    """Try the whole bridge in a browser, with a simulated Slack and Kapa and no account anywhere."""
+    from bridge.playground.run import run as run_playground  # noqa: PLC0415 - only this command needs it
+
+    if kapa not in {"simulated", "real"}:
+        _refuse("--kapa: it should be simulated or real")
+    names = ("kapa_api_key", "kapa_project_id", "kapa_integration_id") if kapa == "real" else ()
+    settings = _settings(names)
+    _configure_log(settings, level="warning")
+    _until_stopped(lambda stop: run_playground(settings, port, stop, is_kapa_real=kapa == "real"))
+
+
+@dead_letters.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the dead letters, oldest first."""
+    letters = _attempt(_with_dead_letters(lambda letters: letters.read()))
+    if as_json:
+        typer.echo(json.dumps([_as_dict(letter) for letter in letters], indent=2))
+        return
+    for letter in letters:
+        fields = _as_dict(letter)
+        typer.echo("  ".join(str(fields[name]) for name in ("id", "at", "kind", "reason", "link")))
+    if not letters:
+        typer.echo("There are no dead letters.")
+
+
+def _as_dict(letter: DeadLetter) -> dict[str, str]:
+    payload = json.loads(letter.item.payload)
+    at = datetime.fromtimestamp(letter.at / 1000, UTC).isoformat(timespec="seconds")
+    link = payload.get("origin_url") or f"{payload.get('channel')} {payload.get('message')}"
+    return {"id": letter.id, "at": at, "kind": letter.kind, "reason": letter.reason, "link": link}
+
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids as `list` prints them.")]
+
+
+@dead_letters.command()
+def retry(ids: Ids = None, all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False) -> None:
+    """Put dead letters back, to be tried again."""
+    if bool(ids) == all_:
+        _refuse("name the dead letters to retry, or --all")
+    _report("put back", ids, _attempt(_with_dead_letters(lambda letters: _retry(letters, ids))))
+
+
+async def _retry(letters: DeadLetters, ids: list[str] | None) -> list[str]:
+    return await letters.retry(ids or [letter.id for letter in await letters.read()])
+
+
+@dead_letters.command()
+def drop(ids: Ids = None) -> None:
+    """Drop dead letters for good."""
+    if not ids:
+        _refuse("name the dead letters to drop")
+    _report("dropped", ids, _attempt(_with_dead_letters(lambda letters: letters.drop(ids or []))))
+
+
+def _report(verb: str, asked: Sequence[str] | None, done: Sequence[str]) -> None:
+    typer.echo(f"{len(done)} {verb}")
+    unknown = [id_ for id_ in asked or [] if id_ not in done]
+    if unknown:
+        typer.echo(f"no such dead letter: {', '.join(unknown)}", err=True)
+        raise typer.Exit(1)
+
+
+def _with_dead_letters(use: Callable[[DeadLetters], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+    settings = _settings()
+
+    async def work() -> T:
+        async with app.open_redis(settings, attach=True) as redis:
+            return await use(DeadLetters(redis))
+
+    return work()
+
+
+def _settings(names: Sequence[str] = (), any_of: Sequence[str] = ()) -> Settings:
+    try:
+        settings = load(names, any_of=any_of)
+        messages.load(settings.bridge_messages)
+    except (SettingsError, messages.MessagesError) as error:
+        _refuse(*error.problems)
+    return settings
+
+
+def _refuse(*problems: str) -> NoReturn:
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(2)
+
+
+def _fail(*sentences: str) -> NoReturn:
+    for sentence in sentences:
+        typer.echo(sentence, err=True)
+    raise typer.Exit(1)
+
+
+def _attempt(work: Coroutine[Any, Any, T]) -> T:
+    """Run something to its end, and say in a sentence what kept it from getting there."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(work)
+    except messages.MessagesError as error:
+        _refuse(*error.problems)
+    except (StartError, EmbeddedRedisError, OSError) as error:
+        _fail(str(error))
+    except RedisError as error:
+        _fail(f"Redis cannot be used: {str(error)[:200] or type(error).__name__}")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give uvloop's loop where it runs; None: asyncio's own."""
+    try:
+        import uvloop  # noqa: PLC0415 - it has no build for every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run something that stops when its event is set: by SIGTERM or Ctrl-C."""
+
+    async def supervised() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await work(stop)
+
+    _attempt(supervised())
+
+
+def _configure_log(settings: Settings, level: str | None = None) -> None:
+    secrets = [app.secret(getattr(settings, name)) for name in SECRETS]
+    log.configure(settings.bridge_log_format, level or settings.bridge_log_level, secrets=secrets)
