@@ -1,0 +1,44 @@
+"""What all tests share: a real Redis, and a rig with the real bridge between a simulated Slack and Kapa."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge import redis_client
+from bridge.embedded_redis import EmbeddedRedis
+from tests.rig import Rig
+
+_OUTSIDE = ("SLACK_", "KAPA_", "BRIDGE_", "REDIS_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the machine that runs the tests reaches them."""
+    for name in [name for name in os.environ if name.startswith(_OUTSIDE)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+async def redis_url(tmp_path: Path) -> AsyncIterator[str]:
+    """Give the URL of an empty Redis of the test's own."""
+    async with EmbeddedRedis(tmp_path / "redis").own() as url:
+        yield url
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """Give a client of the test's own Redis."""
+    client = redis_client.connect(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def rig(redis_url: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    """Give a simulated Slack and Kapa, and the means to run bridges between them."""
+    async with Rig.serving(redis_url, tmp_path) as rig:
+        yield rig
