@@ -506,3 +506,9 @@ def test_no_page_breaks_the_cutting(text: str) -> None:
 
 def test_the_projects_own_docs_can_be_read() -> None:
     assert isinstance(Knowledge.of_project().answer("what is the bridge?").text, str)
+
+
+def test_paragraphs_come_on_one_line_and_code_stays_as_it_is() -> None:
+    page = "# Page\n\nOne\ntwo\n\n- three\n  four\n- five\n\n```\nsix\nseven\n```\n"
+    [section] = split("page.md", page)
+    assert section.text == "One two\n\n- three four\n- five\n\n```\nsix\nseven\n```"

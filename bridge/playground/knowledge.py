@@ -124,7 +124,7 @@ def _source(url: str, title: str) -> dict[str, object]:
 def split(path: str, text: str) -> list[Section]:
     """Cut a page at its headings; a section without text of its own is left out."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
-    lines = _absolute_links(path, text.splitlines(), tokens)
+    lines = _unwrapped(_absolute_links(path, text.splitlines(), tokens), tokens)
     headings = [
         (token.map, _plain(tokens[number + 1]))
         for number, token in enumerate(tokens)
@@ -136,7 +136,7 @@ def split(path: str, text: str) -> list[Section]:
     url = _url(path)
     sections = []
     for (place, title), end in zip(starts, ends, strict=True):
-        body = "\n".join(lines[place[1] : end]).strip()
+        body = "\n".join(line for line in lines[place[1] : end] if line is not None).strip()
         if body:
             anchor = "" if title == page else f"#{_slug(title)}"
             sections.append(Section(page, title, url + anchor, body))
@@ -149,6 +149,17 @@ def _absolute_links(path: str, lines: Sequence[str], tokens: Sequence[Token]) ->
     text_lines = {line for token in tokens if token.type == "inline" and token.map for line in range(*token.map)}
     for line in text_lines:
         result[line] = _LINK.sub(lambda match: f"]({_url(urljoin(path, match[1]))})", result[line])
+    return result
+
+
+def _unwrapped(lines: Sequence[str], tokens: Sequence[Token]) -> list[str | None]:
+    """Put each paragraph on one line, as Kapa's answers have them; a line that went into another is None."""
+    result: list[str | None] = list(lines)
+    for token in tokens:
+        if token.type == "inline" and token.map and not lines[token.map[0]].lstrip().startswith((">", "|")):
+            first, end = token.map
+            result[first] = " ".join([lines[first].rstrip(), *(line.strip() for line in lines[first + 1 : end])])
+            result[first + 1 : end] = [None] * (end - first - 1)
     return result
 
 

@@ -8,7 +8,7 @@ const EMOJI = {
   no_entry: "⛔", no_entry_sign: "🚫", grey_question: "❔",
 };
 const QUICK = ["+1", "-1"];
-const view = { people: new Map(), bot: "", channels: new Map(), me: "", channel: "", thread: "" };
+const view = { people: new Map(), bot: "", channels: new Map(), me: "", channel: "", thread: "", asked: "" };
 const $ = (id) => document.getElementById(id);
 
 function make(tag, className, text) {
@@ -228,6 +228,7 @@ function apply(change) {
   if (change.type === "posted" || change.type === "changed") {
     channel.messages.set(change.message.ts, change.message);
     countReplies(channel, change.message.thread_ts);
+    if (change.type === "posted") followAnswer(change.channel, change.message);
   } else if (change.type === "deleted") {
     const gone = channel.messages.get(change.ts);
     channel.messages.delete(change.ts);
@@ -236,6 +237,13 @@ function apply(change) {
     if (change.status.status) channel.statuses[change.thread_ts] = change.status;
     else delete channel.statuses[change.thread_ts];
   }
+}
+
+// The thread of one's own question opens by itself when the answer comes, unless another thread is being read.
+function followAnswer(channel, message) {
+  if (channel !== view.channel) return;
+  if (message.user === view.me && !message.thread_ts) view.asked = message.ts;
+  else if (message.bot_id && message.thread_ts === view.asked && !view.thread) view.thread = view.asked;
 }
 
 function countReplies(channel, ts) {
