@@ -24,6 +24,7 @@ from bridge.playground.slack_page import Page
 from bridge.settings import Settings
 
 STOP_SECONDS = 40.0
+START_SECONDS = 3600.0
 # Slow enough to see an answer grow, and faster than the real Kapa.
 PACE = Pace(first_text=0.8, between_pieces=0.04)
 
@@ -48,23 +49,30 @@ async def run(settings: Settings, port: int, stop: asyncio.Event, *, is_kapa_rea
         page = await _serve_page(stack, slack, port)
         environment |= _passed_on(settings) | {"BRIDGE_DATA_DIR": str(data_dir), "BRIDGE_ADMIN_PORT": "0"}
         bridge = await stack.enter_async_context(bridge_process(environment, data_dir))
-        typer.echo(f"The playground is at {page}  (Ctrl-C ends it)")
-        await _until(stop, bridge)
+        greeting = asyncio.create_task(_greet(slack, page))
+        stack.callback(greeting.cancel)
+        await _ended(stop, bridge)
+
+
+async def _greet(slack: SimulatedSlack, page: str) -> None:
+    await slack.wait_for(lambda: slack.sockets > 0, START_SECONDS)
+    typer.echo(f"\nThe playground is at {page}  (Ctrl-C ends it)\n")
 
 
 async def _serve_page(stack: AsyncExitStack, slack: SimulatedSlack, port: int) -> str:
     try:
         page = await stack.enter_async_context(Page(slack).serve(port=port))
     except OSError as error:
-        raise StartError(f"--port: cannot listen on port {port} ({error.strerror or error}); give another") from None
+        raise StartError(f"--port: cannot listen on port {port} ({os.strerror(error.errno or 0)}); give another") from None
     return page.url
 
 
-async def _until(stop: asyncio.Event, bridge: Process) -> None:
+async def _ended(stop: asyncio.Event, bridge: Process) -> None:
     ended = asyncio.create_task(bridge.wait())
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
+    for task in (ended, stopped):
+        task.cancel()
     if not stop.is_set():
         raise StartError("the bridge in the playground ended by itself; what it said stands above")
 
