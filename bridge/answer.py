@@ -5,15 +5,18 @@ What the messages look like and how they get there lives in `display` and `slack
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
+from time import time
 
 import structlog
 
 from bridge import policy
 from bridge.chat import Chat, ChatBusyError, ChatError, ChatRefusedError
 from bridge.display import Display, Painter, Sleep, Status
-from bridge.inbox import Write
+from bridge.journal import QuestionEntry
 from bridge.kapa.client import KapaClient
 from bridge.kapa.wire import KapaError, KapaRefused, KapaThreadUnknown, KapaUnavailable
 from bridge.messages import Messages
@@ -26,12 +29,25 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
-    """Why there is no answer, and what the person is told."""
+class _Turn:
+    """One attempt at one question."""
 
-    reason: str
+    question: Question
+    lease: Lease
+    display: Display
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a question ends once its reply is shown: `answer` is None where the bridge speaks for itself.
+
+    A `dead_reason` is for the operator, and makes the question a dead letter.
+    """
+
+    result: str
     reply: Reply
-    is_final: bool
+    answer: Answer | None = None
+    dead_reason: str = ""
 
 
 @dataclass(slots=True)
@@ -46,72 +62,72 @@ class Answering:
     messages: Messages
     is_streaming: bool = True
     sleep: Sleep = asyncio.sleep
+    clock: Callable[[], float] = time
     jitter: random.Random = field(default_factory=random.SystemRandom)
 
     async def run(self, lease: Lease) -> Outcome:
         """Answer the ticket's question, as `work.Journey` wants it."""
-        question = Question.from_json(lease.ticket.item.payload)
-        structlog.contextvars.bind_contextvars(
-            channel=question.place.channel, thread=question.place.thread, question=question.id
-        )
+        turn = self._turn(lease)
+        place = turn.question.place
+        structlog.contextvars.bind_contextvars(channel=place.channel, thread=place.thread, question=turn.question.id)
         if lease.ticket.deaths > policy.MOST_DEATHS:
             return await self.surrender(lease, "workers died over it")
-        display = self._display(question, lease)
-        if not question.text:
-            return await self._tell(display, question, lease, Reply(self.messages.help), Done("helped"))
-        async with Status(self.chat, question, self.messages.thinking, self.sleep):
-            return await self._answer(question, lease, display)
+        if not turn.question.text:
+            return await self._tell(turn, _End("helped", Reply(self.messages.help)))
+        async with Status(self.chat, turn.question, self.messages.thinking, self.sleep):
+            return await self._answer(turn)
 
     async def surrender(self, lease: Lease, reason: str) -> Outcome:
         """Give the question up after a fault of ours."""
+        return await self._tell(self._turn(lease), _End("failed", Reply(self.messages.failed), dead_reason=reason))
+
+    def _turn(self, lease: Lease) -> _Turn:
         question = Question.from_json(lease.ticket.item.payload)
-        display = self._display(question, lease)
-        return await self._tell(display, question, lease, Reply(self.messages.failed), GaveUp(reason))
+        return _Turn(question, lease, Display(self.chat, self.store, self.edits, question, lease))
 
-    def _display(self, question: Question, lease: Lease) -> Display:
-        return Display(self.chat, self.store, self.edits, question, lease)
-
-    async def _answer(self, question: Question, lease: Lease, display: Display) -> Outcome:
+    async def _answer(self, turn: _Turn) -> Outcome:
         try:
-            answer = await self._obtain(question, lease, display)
+            answer = await self._obtain(turn)
         except KapaError as error:
-            return await self._without_answer(error, question, lease, display)
+            return await self._without_answer(error, turn)
+        text = answer.text.strip() or self.messages.nothing_found
         note = self.messages.uncertain if answer.is_uncertain else ""
-        reply = Reply(answer.text.strip() or self.messages.nothing_found, answer.sources, note=note)
-        writes = [self.store.thread(question.line, answer.thread_id)]
-        return await self._tell(
-            display, question, lease, reply, Done("answered", writes), question_answer_id=answer.question_answer_id
-        )
+        return await self._tell(turn, _End("answered", Reply(text, answer.sources, note=note), answer))
 
-    async def _obtain(self, question: Question, lease: Lease, display: Display) -> Answer:
+    async def _obtain(self, turn: _Turn) -> Answer:
         """Give the answer that an earlier attempt got, else Kapa's, remembered before it is shown whole."""
-        if "answer" in lease.ticket.notes:
-            return Answer.from_json(lease.ticket.notes["answer"])
-        thread = await self.store.kapa_thread(question.line)
+        notes = turn.lease.ticket.notes
+        if "answer" in notes:
+            return Answer.from_json(notes["answer"])
+        thread = await self.store.kapa_thread(turn.question.line)
         try:
-            answer = await self._ask(question, lease, display, thread)
+            return await self._ask(turn, thread)
         except KapaThreadUnknown:
             log.info("kapa_thread_replaced")
-            answer = await self._ask(question, lease, display, None)
-        await lease.remember({"answer": answer.to_json()})
-        return answer
+            return await self._ask(turn, None)
 
-    async def _ask(self, question: Question, lease: Lease, display: Display, thread: str | None) -> Answer:
+    async def _ask(self, turn: _Turn, thread: str | None) -> Answer:
+        question = turn.question
         if self.budget is not None:
             await self.budget.acquire(question.id, lambda wait: log.info("budget_wait", place=wait.place))
-        await lease.confirm()
+        await turn.lease.confirm()
         query = Query(question.text, question.person, question.origin_url, thread)
         if not self.is_streaming:
-            return await self.kapa.ask(query)
-        async with Painter(display, self.sleep) as painter, aclosing(self.kapa.stream(query)) as pieces:
+            return await self._remembered(turn, await self.kapa.ask(query))
+        async with Painter(turn.display, self.sleep) as painter, aclosing(self.kapa.stream(query)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Answer):
-                    return piece
+                    # Here already: the end of the block waits for a draft that is being shown.
+                    return await self._remembered(turn, piece)
                 painter.add(piece)
         raise KapaUnavailable("the stream ended without an answer")
 
-    async def _without_answer(self, error: KapaError, question: Question, lease: Lease, display: Display) -> Outcome:
-        failures = lease.ticket.failures + 1
+    async def _remembered(self, turn: _Turn, answer: Answer) -> Answer:
+        await turn.lease.remember({"answer": answer.to_json()})
+        return answer
+
+    async def _without_answer(self, error: KapaError, turn: _Turn) -> Outcome:
+        failures = turn.lease.ticket.failures + 1
         log.warning("kapa_failed", reason=error.reason, status=error.status, failures=failures)
         if isinstance(error, KapaUnavailable):
             if error.is_rate_limit and self.budget is not None:
@@ -119,49 +135,49 @@ class Answering:
             wait = policy.question_wait(failures, error.retry_after, self.jitter.random())
             if wait is not None:
                 return Again(error.reason, wait)
-        failure = self._explain(error)
-        outcome = Done("refused") if failure.is_final else GaveUp(f"kapa: {failure.reason}")
-        return await self._tell(display, question, lease, failure.reply, outcome)
+        return await self._tell(turn, self._explain(error))
 
-    def _explain(self, error: KapaError) -> _Failure:
+    def _explain(self, error: KapaError) -> _End:
+        """Put into words, for the person who asked, why there is no answer; and for the operator, if one must act."""
         if isinstance(error, KapaRefused):
-            sentence = self.messages.too_long if error.status == 413 else self.messages.refused
-            return _Failure(error.reason, Reply(sentence), is_final=True)
+            return _End("refused", Reply(self.messages.too_long if error.status == 413 else self.messages.refused))
         if not isinstance(error, KapaUnavailable):
-            return _Failure(error.reason, Reply(self.messages.misconfigured), is_final=False)
-        if error.partial.strip():
-            return _Failure(error.reason, Reply(error.partial, note=self.messages.cut_off), is_final=False)
-        if error.is_rate_limit:
-            minutes = max(1, round((error.retry_after or 60) / 60 + 0.5))
-            return _Failure(error.reason, Reply(self.messages.busy.format(minutes=minutes)), is_final=False)
-        return _Failure(error.reason, Reply(self.messages.unavailable), is_final=False)
+            reply = Reply(self.messages.misconfigured)
+        elif error.partial.strip():
+            reply = Reply(error.partial, note=self.messages.cut_off)
+        elif error.is_rate_limit:
+            minutes = ceil((error.retry_after or 60) / 60)
+            reply = Reply(self.messages.busy.format(minutes=minutes))
+        else:
+            reply = Reply(self.messages.unavailable)
+        return _End("failed", reply, dead_reason=f"kapa: {error.reason}")
 
-    async def _tell(
-        self,
-        display: Display,
-        question: Question,
-        lease: Lease,
-        reply: Reply,
-        outcome: Done | GaveUp,
-        *,
-        question_answer_id: str = NO_ANSWER,
-    ) -> Outcome:
-        """Show the final reply, and settle for `outcome` if that worked."""
+    async def _tell(self, turn: _Turn, end: _End) -> Outcome:
+        """Show the final reply, and end the question if that worked."""
         try:
-            await display.finish(reply)
+            await turn.display.finish(end.reply)
         except ChatBusyError as error:
             return Again(error.reason, error.retry_after or 1, is_failure=False)
         except ChatRefusedError as error:
-            return GaveUp(f"slack: {error.reason}", outcome.writes)
+            return self._settled(turn, replace(end, result="failed", dead_reason=f"slack: {error.reason}"))
         except ChatError as error:
-            wait = policy.patient_wait(lease.ticket.failures + 1, None, self.jitter.random())
-            return GaveUp(f"slack: {error.reason}", outcome.writes) if wait is None else Again(error.reason, wait)
-        place = question.place
-        shown = [
-            self.store.answer(f"{place.team}:{place.channel}:{id_}", question_answer_id) for id_ in display.messages
-        ]
-        return _with_writes(outcome, [*outcome.writes, *shown])
+            wait = policy.patient_wait(turn.lease.ticket.failures + 1, None, self.jitter.random())
+            if wait is not None:
+                return Again(error.reason, wait)
+            return self._settled(turn, replace(end, result="failed", dead_reason=f"slack: {error.reason}"))
+        return self._settled(turn, end)
 
-
-def _with_writes(outcome: Done | GaveUp, writes: list[Write]) -> Outcome:
-    return Done(outcome.result, writes) if isinstance(outcome, Done) else GaveUp(outcome.reason, writes)
+    def _settled(self, turn: _Turn, end: _End) -> Outcome:
+        place, answer = turn.question.place, end.answer
+        shown = [f"{place.team}:{place.channel}:{message}" for message in turn.display.messages]
+        writes = [self.store.answer(message, answer.question_answer_id if answer else NO_ANSWER) for message in shown]
+        if answer is not None:
+            writes.append(self.store.thread(turn.question.line, answer.thread_id))
+        entry = QuestionEntry(
+            result=end.result,
+            seconds=max(0.0, self.clock() - turn.question.asked_at),
+            is_uncertain=answer is not None and answer.is_uncertain,
+            link=turn.question.origin_url,
+            messages=tuple(shown),
+        ).to_json()
+        return GaveUp(end.dead_reason, writes, entry) if end.dead_reason else Done(end.result, writes, entry)

@@ -4,14 +4,18 @@ When something is given up is decided by the journeys; `inbox` writes the dead l
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from redis.asyncio import Redis
 
 from bridge import inbox_scripts as scripts
 from bridge.inbox import DEAD, NOTES_SECONDS, TAG, Item, Kind
+
+# What Redis takes for the whole id of a stream's entry; anything else names no dead letter.
+_ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,12 @@ class DeadLetters:
 
     async def drop(self, ids: Sequence[str]) -> list[str]:
         """Drop dead letters for good; return the ids of those there were."""
-        return [id_ for id_ in ids if await self._redis.xdel(DEAD, id_)]
+        return [id_ for id_ in ids if _ID.fullmatch(id_) and await self._redis.xdel(DEAD, id_)]
 
     async def retry(self, ids: Sequence[str]) -> list[str]:
         """Put dead letters back into their lines, with what was remembered of them; return the ids there were."""
-        return [letter.id for id_ in ids for letter in await self.read(id_, id_) if await self._retry(letter)]
+        known = [letter for id_ in ids if _ID.fullmatch(id_) for letter in await self.read(id_, id_)]
+        return [letter.id for letter in known if await self._retry(letter)]
 
     async def _retry(self, letter: DeadLetter) -> bool:
         lines = f"{TAG}:{letter.kind}"

@@ -13,6 +13,7 @@ import structlog
 
 from bridge import policy
 from bridge.inbox import Write
+from bridge.journal import VoteEntry
 from bridge.kapa.client import KapaClient
 from bridge.kapa.wire import KapaError, KapaRefused, KapaUnavailable
 from bridge.models import Emoji, Reaction, Reason, Vote
@@ -96,8 +97,9 @@ class Voting:
             await self._tell(answer, emoji.person, vote, before.told)
         except KapaError as error:
             return self._failed(error, lease)
-        log.info("vote_told", reaction=vote.reaction, reasons=sorted(vote.reasons))
-        return Done(vote.reaction, self._writes(emoji, answer, Standing(shown, vote)))
+        log.info("vote_told", reaction=str(vote.reaction), reasons=sorted(map(str, vote.reasons)))
+        entry = VoteEntry(emoji.line, emoji.person, vote.reaction, tuple(sorted(vote.reasons))).to_json()
+        return Done(vote.reaction, self._writes(emoji, answer, Standing(shown, vote)), entry)
 
     async def _tell(self, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
         had_comment = told is not None and bool(told.reasons or told.words)

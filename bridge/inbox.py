@@ -10,13 +10,15 @@ again do not live here. Keys (one hash tag, so that Redis Cluster keeps them tog
     {bridge}:<kind>:ready           stream of tickets: one for the head of each line that is not waiting
     {bridge}:<kind>:later           sorted set of the lines that wait before they are tried again, by time (ms)
     {bridge}:<kind>:line:<line>     list of a line's items, oldest first; the head is the one being dealt with
+    {bridge}:<kind>:early:<line>    list of replies that came before their thread's question, for EARLY_SECONDS
     {bridge}:<kind>:notes:<item>    hash of what is remembered about an item between attempts
     {bridge}:seen:<mark>            an event that was accepted already
     {bridge}:dead                   stream of dead letters
+    {bridge}:journal                stream of what was finished, for `journal`
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self, cast
@@ -32,8 +34,13 @@ DEAD: Final = f"{TAG}:dead"
 # Longer than Slack's last redelivery, after 24 hours (https://docs.slack.dev/apis/events-api, Delayed Events).
 SEEN_SECONDS: Final = 30 * 3600
 NOTES_SECONDS: Final = 7 * 86_400
+# Slack sends again at once, after one minute and after five (https://docs.slack.dev/apis/events-api, Retries).
+EARLY_SECONDS: Final = 400
+EARLY_ITEMS: Final = 20
 DEAD_LETTERS: Final = 10_000
 DEAD_LETTER_DAYS: Final = 30
+JOURNAL: Final = f"{TAG}:journal"
+JOURNAL_ENTRIES: Final = 20_000
 
 
 class Kind(StrEnum):
@@ -126,6 +133,7 @@ class Inbox:
         self._ready = f"{TAG}:{kind}:ready"
         self._later = f"{TAG}:{kind}:later"
         self._lines = f"{TAG}:{kind}:line:"
+        self._early = f"{TAG}:{kind}:early:"
         self._claim_cursor = "0-0"
         self._put = redis.register_script(scripts.PUT)
         self._finish = redis.register_script(scripts.FINISH)
@@ -144,9 +152,10 @@ class Inbox:
         """Put an item at the end of its line, once for all of its `seen` marks.
 
         `thread_seconds` above 0 marks the line's thread as one the bridge takes part in, for so long;
-        `must_know_thread` accepts the item only if it is one already. What is not accepted leaves no mark.
+        `must_know_thread` accepts the item only if it is one already. What is not accepted leaves no mark, but is kept
+        for EARLY_SECONDS: it is accepted after all if the thread's question, written before it, is put in that time.
         """
-        keys = [self._ready, self._lines + item.line, thread_key(item.line)]
+        keys = [self._ready, self._lines + item.line, thread_key(item.line), self._early + item.line]
         keys += [f"{TAG}:seen:{mark}" for mark in seen]
         args: list[str | int] = [
             item.line,
@@ -155,6 +164,8 @@ class Inbox:
             SEEN_SECONDS,
             thread_seconds,
             int(must_know_thread),
+            EARLY_SECONDS,
+            EARLY_ITEMS,
         ]
         return Put(await self._put(keys=keys, args=args))
 
@@ -173,8 +184,11 @@ class Inbox:
         streams = cast("list[tuple[str, list[_Entry]]]", reply or [])
         return [await self._ticket(ticket, fields) for _, entries in streams for ticket, fields in entries]
 
-    async def take_over(self, limit: int) -> list[Ticket]:
-        """Take up to `limit` tickets whose worker gave no sign of life for a whole lease."""
+    async def take_over(self, limit: int, *, running: Container[str] = ()) -> list[Ticket]:
+        """Take up to `limit` tickets whose worker gave no sign of life for a whole lease.
+
+        `running` are the ids of those that this worker is at work on itself: their lease only starts anew.
+        """
         reply = await self._redis.xautoclaim(
             self._ready,
             GROUP,
@@ -184,7 +198,8 @@ class Inbox:
             count=limit,
         )
         self._claim_cursor, entries, *_ = cast("tuple[str, list[_Entry]]", reply)
-        return [await self._ticket(ticket, fields, died=True) for ticket, fields in entries if fields]
+        found = [(ticket, fields) for ticket, fields in entries if fields and ticket not in running]
+        return [await self._ticket(ticket, fields, died=True) for ticket, fields in found]
 
     async def _ticket(self, ticket: str, fields: Mapping[str, str], *, died: bool = False) -> Ticket:
         item = Item.from_entry(fields["line"], fields["entry"])
@@ -213,14 +228,17 @@ class Inbox:
             raise LeaseLostError(ticket.item.id)
         ticket.notes.update(notes)
 
-    async def finish(self, ticket: Ticket, writes: Sequence[Write] = (), *, dead_reason: str = "") -> None:
+    async def finish(
+        self, ticket: Ticket, writes: Sequence[Write] = (), *, dead_reason: str = "", entry: str = ""
+    ) -> None:
         """Take the item out of its line for good, set `writes`, and let the next one of the line have its turn.
 
-        With a `dead_reason` the item becomes a dead letter. Raises LeaseLostError, and has then changed nothing.
+        With a `dead_reason` the item becomes a dead letter; `entry` goes into the journal.
+        Raises LeaseLostError, and has then changed nothing.
         """
-        keys = [self._ready, self._lines + ticket.item.line, self._notes(ticket.item), DEAD]
+        keys = [self._ready, self._lines + ticket.item.line, self._notes(ticket.item), DEAD, JOURNAL]
         args: list[str | int] = [GROUP, ticket.id, self.worker, ticket.item.line, self.kind, dead_reason]
-        args += [json.dumps(ticket.notes), DEAD_LETTERS, DEAD_LETTER_DAYS * 86_400_000]
+        args += [json.dumps(ticket.notes), DEAD_LETTERS, DEAD_LETTER_DAYS * 86_400_000, entry, JOURNAL_ENTRIES]
         if not await self._finish(keys=keys, args=[*args, *_flat(writes)]):
             raise LeaseLostError(ticket.item.id)
 

@@ -20,40 +20,60 @@ local function hand_out(ready, line, name, again)
 end
 """
 
-# KEYS: ready, line, thread or line again, seen…
-# ARGV: line name, entry, order, seen seconds, thread seconds (0: no thread), whether the thread must be known
+# KEYS: ready, line, thread, early, seen…
+# ARGV: line name, entry, order, seen seconds, thread seconds (0: no thread), whether the thread must be known,
+#       seconds that what comes early is kept, and how many of it
 PUT = (
     _FUNCTIONS
     + """
-if ARGV[6] == '1' and redis.call('EXISTS', KEYS[3]) == 0 then return 'unknown_thread' end
-for i = 4, #KEYS do
-  if redis.call('EXISTS', KEYS[i]) == 1 then return 'duplicate' end
-end
-for i = 4, #KEYS do redis.call('SET', KEYS[i], '', 'EX', ARGV[4]) end
-if ARGV[5] ~= '0' and not redis.call('SET', KEYS[3], '', 'EX', ARGV[5], 'NX') then
-  redis.call('EXPIRE', KEYS[3], ARGV[5])
-end
-local length = redis.call('RPUSH', KEYS[2], ARGV[2])
-if length == 1 then
-  hand_out(KEYS[1], KEYS[2], ARGV[1], '')
-  return 'accepted'
+local ready, line, thread, early = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local function is_seen(marks)
+  for _, mark in ipairs(marks) do
+    if redis.call('EXISTS', mark) == 1 then return true end
+  end
+  return false
 end
 -- Quick messages may be delivered the wrong way round: all that wait behind the head are kept in their order.
-local at = length - 1
-while at > 1 do
-  local before = redis.call('LINDEX', KEYS[2], at - 1)
-  if cjson.decode(before)[2] <= ARGV[3] then break end
-  redis.call('LSET', KEYS[2], at, before)
-  redis.call('LSET', KEYS[2], at - 1, ARGV[2])
-  at = at - 1
+local function enter(entry, order, marks)
+  for _, mark in ipairs(marks) do redis.call('SET', mark, '', 'EX', ARGV[4]) end
+  local at = redis.call('RPUSH', line, entry) - 1
+  if at == 0 then hand_out(ready, line, ARGV[1], '') end
+  while at > 1 do
+    local before = redis.call('LINDEX', line, at - 1)
+    if cjson.decode(before)[2] <= order then break end
+    redis.call('LSET', line, at, before)
+    redis.call('LSET', line, at - 1, entry)
+    at = at - 1
+  end
+end
+
+local marks = {unpack(KEYS, 5)}
+if ARGV[6] == '1' and redis.call('EXISTS', thread) == 0 then
+  -- The question that it replies to may be on its way: Slack sends again what could not be taken in.
+  redis.call('RPUSH', early, cjson.encode({ARGV[2], marks}))
+  redis.call('LTRIM', early, -ARGV[8], -1)
+  redis.call('EXPIRE', early, ARGV[7])
+  return 'unknown_thread'
+end
+if is_seen(marks) then return 'duplicate' end
+local is_new = ARGV[5] ~= '0' and redis.call('SET', thread, '', 'EX', ARGV[5], 'NX')
+if ARGV[5] ~= '0' then redis.call('EXPIRE', thread, ARGV[5]) end
+enter(ARGV[2], ARGV[3], marks)
+if is_new then
+  for _, kept in ipairs(redis.call('LRANGE', early, 0, -1)) do
+    local entry, its_marks = unpack(cjson.decode(kept))
+    local order = cjson.decode(entry)[2]
+    if order > ARGV[3] and not is_seen(its_marks) then enter(entry, order, its_marks) end
+  end
+  redis.call('DEL', early)
 end
 return 'accepted'
 """
 )
 
-# KEYS: ready, line, notes, dead
+# KEYS: ready, line, notes, dead, journal
 # ARGV: group, ticket, worker, line name, kind, reason (empty: done), notes as JSON, dead letters kept,
-#       dead letters' age in ms, (key, value, seconds)…
+#       dead letters' age in ms, journal entry (empty: none), journal entries kept, (key, value, seconds)…
 FINISH = (
     _FUNCTIONS
     + """
@@ -66,7 +86,10 @@ if ARGV[6] ~= '' and entry then
     'kind', ARGV[5], 'reason', ARGV[6], 'line', ARGV[4], 'entry', entry, 'notes', ARGV[7])
   redis.call('XTRIM', KEYS[4], 'MINID', string.format('%d', now_ms() - ARGV[9]))
 end
-for i = 10, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
+if ARGV[10] ~= '' then
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[11], '*', 'kind', ARGV[5], 'entry', ARGV[10])
+end
+for i = 12, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
 hand_out(KEYS[1], KEYS[2], ARGV[4], '')
 return 1
 """
@@ -138,17 +161,22 @@ return #due
 LEAVE = (
     _FUNCTIONS
     + """
-local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 10000, ARGV[2])
-for _, held in ipairs(pending) do
-  local entry = redis.call('XRANGE', KEYS[1], held[1], held[1])[1]
-  take_out(KEYS[1], ARGV[1], held[1])
-  if entry then
-    local name = entry[2][2]
-    hand_out(KEYS[1], ARGV[3] .. name, name, '1')
+local count = 0
+repeat
+  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000, ARGV[2])
+  for _, held in ipairs(pending) do
+    local entry = redis.call('XRANGE', KEYS[1], held[1], held[1])[1]
+    take_out(KEYS[1], ARGV[1], held[1])
+    if entry then
+      local name = entry[2][2]
+      hand_out(KEYS[1], ARGV[3] .. name, name, '1')
+    end
   end
-end
+  count = count + #pending
+until #pending == 0
+-- Whatever the consumer still held would be lost with it.
 redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
-return #pending
+return count
 """
 )
 

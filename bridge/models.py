@@ -31,7 +31,7 @@ class Message:
 
     `text` is readable text without the bridge's own mention. `thread` is the id of the thread the message
     stands in, or None for a top-level message. `client_id` is the sending client's own id for this message,
-    the same over every copy of it. Ids of messages sort by time.
+    the same over every copy of it. `written_at` is in seconds since the epoch. Ids of messages sort by time.
     """
 
     team: str
@@ -45,6 +45,7 @@ class Message:
     is_direct: bool = False
     mentions_bridge: bool = False
     addresses_someone_else: bool = False
+    written_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A message that is to be answered; an empty `text` asks for help on how to ask."""
+    """A message that is to be answered; an empty `text` asks for help on how to ask.
+
+    `asked_at` is in seconds since the epoch.
+    """
 
     place: Place
     id: str
@@ -66,6 +70,7 @@ class Question:
     text: str
     origin_url: str
     is_direct: bool = False
+    asked_at: float = 0.0
 
     @property
     def line(self) -> str:

@@ -62,6 +62,7 @@ def consider(message: Message, rules: Rules) -> Ask | Silence:
         text=message.text,
         origin_url=message.origin_url,
         is_direct=message.is_direct,
+        asked_at=message.written_at,
     )
     return Ask(question, must_know_thread=message.thread is not None and not is_for_bridge)
 
@@ -91,7 +92,7 @@ class EmojiSet:
     def fold(self, event: Emoji) -> "EmojiSet":
         """Take an event in."""
         known = self.emoji.get(event.name)
-        if known is not None and _time(known[0]) >= _time(event.at):
+        if known is not None and (_time(known[0]), known[1]) >= (_time(event.at), event.is_on):
             return self
         return EmojiSet({**self.emoji, event.name: (event.at, event.is_on)})
 

@@ -3,7 +3,7 @@
 Who waits is served in the order of asking. What is limited, and to how much, does not live here.
 
     {bridge}:rate:<name>:granted    sorted set of what was granted in the last window, by time (ms)
-    {bridge}:rate:<name>:waiting    sorted set of who waits, by the time of asking (ms)
+    {bridge}:rate:<name>:waiting    sorted set of who waits, by the time of asking (µs)
     {bridge}:rate:<name>:asked      sorted set of who waits, by the time of the last sign of life (ms)
     {bridge}:rate:<name>:paused     nothing is granted while it lives: the other side asked for a pause
 """
@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from bridge.inbox import TAG
 
 # Who gave no sign of life for so long has died waiting, and loses its place.
-PATIENCE_SECONDS: Final = 10
+PATIENCE_SECONDS: Final = 10.0
 ASK_AGAIN_SECONDS: Final = 2.0
 
 # KEYS: granted, waiting, asked, paused   ARGV: limit, window ms, who, patience ms, share for who does not wait (or 0)
@@ -48,16 +48,21 @@ if pause == 0 and place < free then
   return {1, 0, 0}
 end
 if share > 0 then return {0, pause, 0} end
-redis.call('ZADD', waiting, 'NX', now, who)
+redis.call('ZADD', waiting, 'NX', time[1] * 1000000 + time[2], who)
 redis.call('ZADD', asked, now, who)
-redis.call('PEXPIRE', waiting, 10 * window)
-redis.call('PEXPIRE', asked, 10 * window)
+redis.call('PEXPIRE', waiting, patience)
+redis.call('PEXPIRE', asked, patience)
 local wait = 0
 if place >= free then
   local leaves = redis.call('ZRANGE', granted, place - free, place - free, 'WITHSCORES')[2]
   wait = leaves and leaves + window - now or window
 end
 return {0, math.max(wait, pause), place + 1}
+"""
+
+# KEYS: paused   ARGV: ms   The longest pause that anyone was asked for holds.
+_PAUSE = """
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], '', 'PX', ARGV[1]) end
 """
 
 
@@ -70,7 +75,10 @@ class Wait:
 
 
 class RateLimit:
-    """At most `limit` grants in any `window_seconds`, over everyone who uses the same name on the same Redis."""
+    """At most `limit` grants in any `window_seconds`, over everyone who uses the same name on the same Redis.
+
+    Who waits and gives no sign of life for `patience_seconds` loses its place.
+    """
 
     def __init__(
         self,
@@ -79,13 +87,16 @@ class RateLimit:
         *,
         limit: int,
         window_seconds: float = 60,
+        patience_seconds: float = PATIENCE_SECONDS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.limit = limit
         self._window_ms = int(window_seconds * 1000)
-        self._redis = redis
+        self._patience_ms = int(patience_seconds * 1000)
         self._keys = [f"{TAG}:rate:{name}:{part}" for part in ("granted", "waiting", "asked", "paused")]
+        self._redis = redis
         self._acquire = redis.register_script(_ACQUIRE)
+        self._pause = redis.register_script(_PAUSE)
         self._sleep = sleep
 
     async def acquire(self, who: str, on_wait: Callable[[Wait], None] = lambda _: None) -> None:
@@ -95,7 +106,7 @@ class RateLimit:
                 on_wait(wait)
                 await self._sleep(min(wait.seconds, ASK_AGAIN_SECONDS))
         except asyncio.CancelledError:
-            with suppress(RedisError):  # the place is lost after PATIENCE_SECONDS anyway
+            with suppress(RedisError):  # the place is lost after a while anyway
                 await self._give_up(who)
             raise
 
@@ -104,12 +115,12 @@ class RateLimit:
         return await self._ask(who, max(1, int(self.limit * share))) is None
 
     async def pause(self, seconds: float) -> None:
-        """Grant nothing for so long: the other side asked for it."""
+        """Grant nothing for so long: the other side asked for it. A longer pause that lasts is kept."""
         if seconds > 0:
-            await self._redis.set(self._keys[3], "", px=max(1, int(seconds * 1000)))
+            await self._pause(keys=self._keys[3:], args=[max(1, int(seconds * 1000))])
 
     async def _ask(self, who: str, share: int = 0) -> Wait | None:
-        args: list[str | int] = [self.limit, self._window_ms, who, PATIENCE_SECONDS * 1000, share]
+        args: list[str | int] = [self.limit, self._window_ms, who, self._patience_ms, share]
         granted, wait_ms, place = cast("tuple[int, int, int]", await self._acquire(keys=self._keys, args=args))
         return None if granted else Wait(max(wait_ms, 1) / 1000, place)
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -11,23 +11,37 @@ from redis.exceptions import RedisError
 OLDEST: Final = (6, 2)
 # A blocking read waits a second; a Redis that is silent for so long is gone.
 SILENCE_SECONDS: Final = 10.0
+# A burst waits its turn for a connection, and not longer than Slack waits for its 200.
+MOST_CONNECTIONS: Final = 32
+TURN_SECONDS: Final = 2.0
 
 
 def connect(url: str) -> Redis:
-    """Make a client that speaks text. A broken idle connection is replaced once, and then an error is an error."""
+    """Make a client that speaks text. A broken idle connection is replaced once, and then an error is an error.
+
+    Raises ValueError when the URL has options that mean nothing to the client.
+    """
     over_network: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    return Redis.from_url(
+    # No health checks: redis-py's own ask for a connection while one is made, without end where Redis refuses it.
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=MOST_CONNECTIONS,
+        timeout=TURN_SECONDS,
         decode_responses=True,
         protocol=2,
         socket_timeout=SILENCE_SECONDS,
         socket_connect_timeout=3,
-        health_check_interval=30,
         retry=Retry(NoBackoff(), 1),
         retry_on_error=[RedisConnectionError],
         client_name="bridge",
         **over_network,
     )
+    try:
+        # Options are not looked at before the first connection is made.
+        pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
+    except TypeError:
+        raise ValueError("the URL has an option that does not exist") from None
+    return Redis.from_pool(pool)
 
 
 async def shortcomings(redis: Redis) -> tuple[list[str], list[str]]:

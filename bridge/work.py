@@ -3,20 +3,24 @@
 How tickets are taken and outcomes settled is the worker's business.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from bridge.inbox import Inbox, LeaseLostError, Ticket, Write
+
+CANCEL_AGAIN_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The work is finished; `result` is a constant word for logs and metrics."""
+    """The work is finished; `result` is a constant word for logs and metrics, `entry` what the journal keeps of it."""
 
     result: str
     writes: Sequence[Write] = ()
+    entry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,11 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """The work becomes a dead letter; `reason` is a short text for the operator."""
+    """The work becomes a dead letter; `reason` is a short text for the operator, `entry` as for Done."""
 
     reason: str
     writes: Sequence[Write] = ()
+    entry: str = ""
 
 
 Outcome = Done | Again | GaveUp
@@ -68,6 +73,15 @@ class Lease:
     async def remember(self, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
         """Remember `notes` for a later attempt, and set `writes`; raises LeaseLostError and redis.RedisError."""
         await self._inbox.remember(self.ticket, notes, writes)
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended, in whatever way."""
+    # Python 3.11's wait_for, which redis-py sends through, now and then loses a cancellation (python/cpython#86296).
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
 
 
 class Journey(Protocol):

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from bridge.inbox import Inbox, LeaseLostError, Ticket
 from bridge.policy import patient_wait
-from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome
+from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome, end
 
 TAKE_SECONDS: Final = 1.0
 UPKEEP_SECONDS: Final = 0.5
@@ -50,6 +50,7 @@ class Worker:
         self._clock = clock
         self._concurrency = concurrency
         self._running: dict[asyncio.Task[None], Lease] = {}
+        self._lost: set[asyncio.Task[None]] = set()
         self._has_room = asyncio.Event()
         self._has_room.set()
 
@@ -65,16 +66,15 @@ class Worker:
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            loops[0].cancel()
+            await end(loops[0])
             await self._drain()
         finally:
-            for task in (*loops, *self._running):
-                task.cancel()
-            ended = await asyncio.gather(*loops, *self._running, return_exceptions=True)
+            tasks = [*loops, *self._running]
+            await end(*tasks)
             await self._leave()
-        for result in ended:
-            if isinstance(result, Exception):
-                raise result
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
 
     async def _serve(self) -> None:
         is_open, next_look = False, self._clock()
@@ -112,6 +112,10 @@ class Worker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
         self._has_room.set()
+        if task in self._lost:
+            self._lost.remove(task)
+            if task.cancelled():
+                self._on_settled(self._inbox.kind, "lost")
 
     async def _deal(self, lease: Lease) -> None:
         structlog.contextvars.clear_contextvars()
@@ -149,16 +153,16 @@ class Worker:
 
     async def _settle(self, ticket: Ticket, outcome: Outcome) -> str:
         match outcome:
-            case Done(result, writes):
-                await self._inbox.finish(ticket, writes)
+            case Done(result, writes, entry):
+                await self._inbox.finish(ticket, writes, entry=entry)
                 log.info("work_done", kind=self._inbox.kind, result=result)
                 return result
             case Again(reason, wait_seconds, is_failure):
                 await self._inbox.retry(ticket, wait_seconds=wait_seconds, is_failure=is_failure)
                 log.info("work_again", kind=self._inbox.kind, reason=reason, wait_seconds=round(wait_seconds, 1))
                 return "again"
-            case GaveUp(reason, writes):
-                await self._inbox.finish(ticket, writes, dead_reason=reason)
+            case GaveUp(reason, writes, entry):
+                await self._inbox.finish(ticket, writes, dead_reason=reason, entry=entry)
                 log.error("work_dead", kind=self._inbox.kind, item=ticket.item.id, reason=reason)
                 return "dead"
 
@@ -184,11 +188,14 @@ class Worker:
                 lease.renewed(asked_at)
             elif task in self._running:
                 log.warning("lease_lost", kind=self._inbox.kind, item=lease.ticket.item.id)
+                self._lost.add(task)
                 task.cancel()
 
     async def _take_over(self) -> None:
         asked_at = self._clock()
-        for ticket in await self._inbox.take_over(self._concurrency - len(self._running)):
+        # A worker that was frozen, or had no Redis to renew its leases at, finds its own running tickets overdue.
+        running = {lease.ticket.id for lease in self._running.values()}
+        for ticket in await self._inbox.take_over(self._concurrency - len(self._running), running=running):
             log.warning("work_taken_over", kind=self._inbox.kind, item=ticket.item.id, deaths=ticket.deaths)
             self._start(ticket, asked_at)
 
