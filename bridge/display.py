@@ -13,10 +13,11 @@ import structlog
 from redis.exceptions import RedisError
 
 from bridge.chat import Chat, ChatBusyError, ChatError, ChatUnclearError, MessageGoneError, Part
+from bridge.inbox import LeaseLostError
 from bridge.models import Question, Reply
 from bridge.rate_limit import RateLimit
 from bridge.store import Store
-from bridge.work import Lease
+from bridge.work import Lease, end
 
 # Of the edits that Slack allows, drafts leave the rest to final answers.
 SHARE_OF_DRAFTS: Final = 0.5
@@ -72,10 +73,13 @@ class Display:
         await self.show(reply)
 
     async def _show_part(self, number: int, part: Part) -> None:
-        if number >= len(self.messages) and self._must_look:
-            await self._look()
         if number < len(self.messages):
             await self._edit(number, part)
+        if number >= len(self.messages) and self._must_look:
+            # Also after an edit that found its message gone: an earlier attempt may have posted it anew.
+            await self._look()
+            if number < len(self.messages):
+                await self._edit(number, part)
         if number >= len(self.messages):
             await self._post(number, part)
 
@@ -153,7 +157,7 @@ class Painter:
         if kind is not asyncio.CancelledError:
             await self._showing.acquire()
         if self._task is not None:
-            self._task.cancel()
+            await end(self._task)
 
     def add(self, delta: str) -> None:
         """Take in more text."""
@@ -172,6 +176,9 @@ class Painter:
                     await self._display.draft(Reply(self._text, is_draft=True))
                 except ChatBusyError as busy:
                     pause = max(pause, busy.retry_after or 0)
+                except LeaseLostError:
+                    # Nothing more may be shown here; who waits for the answer finds out by itself.
+                    return
                 except (ChatError, RedisError) as error:
                     log.info("draft_failed", reason=str(error)[:200])
             await self._sleep(pause)

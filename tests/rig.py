@@ -1,13 +1,12 @@
 """The rig: the real bridge, in this process or as processes of its own, between a simulated Slack and Kapa."""
 
 import asyncio
-import json
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from redis.asyncio import Redis
@@ -31,6 +30,8 @@ PAGES = {
 ADA, GRACE, ALAN = "U0ADA", "U0GRACE", "U0ALAN"
 GENERAL, HELP, PRIVATE, ELSEWHERE = "C0GENERAL", "C0HELP", "C0PRIVATE", "C0ELSEWHERE"
 BOTH_WAYS = pytest.mark.parametrize("http", [True, False], ids=["http", "socket"])
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -135,9 +136,27 @@ def is_draft(message: dict[str, Any]) -> bool:
 async def waiting(redis: Redis) -> list[Question]:
     """Give the questions that wait in the inbox, in the order of their asking."""
     keys = [key async for key in redis.scan_iter(f"{TAG}:question:line:*")]
-    entries = [entry for key in keys for entry in await redis.lrange(key, 0, -1)]
+    entries = [str(entry) for key in keys for entry in await redis.lrange(key, 0, -1)]
     questions = [Question.from_json(Item.from_entry("", entry).payload) for entry in entries]
     return sorted(questions, key=lambda question: question.id)
+
+
+async def until(check: Callable[[], Awaitable[T]], within: float = 15) -> T:
+    """Ask until the reply is true and give it, where nobody tells of a change; raises TimeoutError."""
+    async with asyncio.timeout(within):
+        while not (value := await check()):  # noqa: ASYNC110 - so it is
+            await asyncio.sleep(0.01)
+    return value
+
+
+async def settled(rig: Rig, redis: Redis) -> None:
+    """Wait until no question and no vote waits or is being worked on."""
+
+    async def nothing_waits() -> bool:
+        return not [key async for key in redis.scan_iter(f"{TAG}:*:line:*")]
+
+    await rig.slack.delivered()
+    await until(nothing_waits)
 
 
 def count(bridge: Bridge, metric: str, **labels: str) -> float:

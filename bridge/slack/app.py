@@ -4,10 +4,11 @@ Both ways in, `http` and `socket`, dispatch to the same app. Nothing else happen
 read in `read`, what is done about it is decided in `policy`, and workers do it.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import structlog
 from slack_bolt.async_app import AsyncApp
@@ -22,6 +23,9 @@ from bridge.models import Emoji, Message, Vote
 from bridge.policy import Ask, Rules
 from bridge.slack import read
 from bridge.slack.read import Identity
+
+# Slack waits three seconds (https://docs.slack.dev/apis/events-api) and sends again what it got no answer to.
+TAKE_IN_SECONDS: Final = 2.5
 
 log = structlog.get_logger()
 
@@ -40,16 +44,22 @@ class Intake:
     reactions: Mapping[str, Vote]
     thread_seconds: int
     on_event: Callable[[str], None] = lambda result: None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def take_in(self, body: Mapping[str, Any]) -> None:
-        """Read an Events API body and put it into the inbox; raises redis.RedisError if that cannot be done now."""
-        match read.event(body, self.identity):
-            case Message() as message:
-                result = await self._message(message)
-            case Emoji() as emoji:
-                result = await self._emoji(emoji)
-            case read.Ignored(reason):
-                result = reason
+        """Read an Events API body and put it into the inbox.
+
+        Raises redis.RedisError or TimeoutError if that cannot be done now.
+        """
+        # One after the other, so that quick messages are put in the order in which they came.
+        async with asyncio.timeout(TAKE_IN_SECONDS), self._turn:
+            match read.event(body, self.identity):
+                case Message() as message:
+                    result = await self._message(message)
+                case Emoji() as emoji:
+                    result = await self._emoji(emoji)
+                case read.Ignored(reason):
+                    result = reason
         self.on_event(result)
         log.debug("event_taken_in", result=result, event_id=body.get("event_id"))
 
@@ -119,7 +129,7 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
         if kind != "event_callback":
             log.debug("payload_unused", type=str(kind)[:50])
             return BoltResponse(status=200)
-        if not isinstance(body.get("event"), dict) or not isinstance(body["event"].get("type"), str):
+        if not _has_shape(body):
             intake.on_event("malformed")
             return malformed()
         await next()
@@ -131,13 +141,22 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
         await intake.take_in(body)
 
     @app.error
-    async def on_error(error: Exception) -> BoltResponse:
+    async def on_error(error: Exception, body: Any) -> BoltResponse:
         """Say that the event was not taken in, so that Slack sends it again."""
+        if not _has_shape(body):
+            # Bolt itself stumbles over some of these before the middleware above sees them.
+            intake.on_event("malformed")
+            return malformed()
         log.error("event_not_taken_in", error=type(error).__name__)
         intake.on_event("failed")
         return BoltResponse(status=503)
 
     return app
+
+
+def _has_shape(body: Any) -> bool:
+    event = body.get("event") if isinstance(body, dict) else None
+    return isinstance(event, dict) and isinstance(event.get("type"), str)
 
 
 def malformed() -> BoltResponse:

@@ -40,11 +40,11 @@ def routes(app: AsyncApp, signing_secret: str) -> web.Application:
             )
             if not isinstance(bolt_request.body, dict):
                 raise TypeError("not an object")
+            return await to_aiohttp_response(await app.async_dispatch(bolt_request))
         except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
-            # Bolt reads a payload's ids while it builds the request, and stumbles over any odd shape.
+            # Bolt reads a payload's ids and actions before any listener runs, and stumbles over any odd shape.
             log.warning("payload_malformed")
             return await to_aiohttp_response(malformed())
-        return await to_aiohttp_response(await app.async_dispatch(bolt_request))
 
     server = web.Application(client_max_size=MOST_BYTES)
     server.router.add_post(PATH, events)
