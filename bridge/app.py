@@ -64,6 +64,7 @@ class Bridge:
 
     settings: Settings
     role: Role
+    redis_url: str = field(repr=False)
     redis: Redis
     identity: Identity
     metrics: Metrics
@@ -89,14 +90,15 @@ async def run(
     Raises StartError, EmbeddedRedisError and messages.MessagesError when it cannot start.
     """
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(open_redis(settings))
+        redis_url = await stack.enter_async_context(_redis_url(settings))
+        redis = await stack.enter_async_context(_connected(redis_url))
         await _check_redis(redis)
         session = await stack.enter_async_context(_slack_session())
         client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
         identity = await _until_slack_answers(lambda: identify(client), "SLACK_BOT_TOKEN", stop)
         if identity is None:
             return
-        bridge = Bridge(settings, role, redis, identity, Metrics())
+        bridge = Bridge(settings, role, redis_url, redis, identity, Metrics())
         checks: dict[str, admin.Check] = {
             "redis": lambda: _answers(redis),
             "not_draining": lambda: _is(not bridge.is_draining),
@@ -122,29 +124,49 @@ def secret(value: SecretStr | None) -> str:
 
 @asynccontextmanager
 async def open_redis(settings: Settings, *, attach: bool = False) -> AsyncIterator[Redis]:
-    """Give a client for `REDIS_URL`, or for the embedded Redis: its owner's, or with `attach` a guest's."""
-    async with AsyncExitStack() as stack:
-        url = secret(settings.redis_url)
-        if not url:
-            embedded = EmbeddedRedis(settings.bridge_data_dir)
-            url = await stack.enter_async_context(embedded.attach() if attach else embedded.own())
-        redis = redis_client.connect(url)
-        stack.push_async_callback(redis.aclose)
+    """Give a client for `REDIS_URL`, or for the embedded Redis: its owner's, or with `attach` a guest's.
+
+    Raises StartError for a `REDIS_URL` with options that mean nothing, EmbeddedRedisError.
+    """
+    async with _redis_url(settings, attach=attach) as url, _connected(url) as redis:
         yield redis
+
+
+@asynccontextmanager
+async def _redis_url(settings: Settings, *, attach: bool = False) -> AsyncIterator[str]:
+    if settings.redis_url:
+        yield secret(settings.redis_url)
+        return
+    embedded = EmbeddedRedis(settings.bridge_data_dir)
+    async with embedded.attach() if attach else embedded.own() as url:
+        yield url
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Redis]:
+    try:
+        redis = redis_client.connect(url)
+    except ValueError as error:
+        raise StartError(f"REDIS_URL: Redis cannot be used: {brief(error)}") from None
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
 
 
 async def _check_redis(redis: Redis) -> None:
     try:
         fatal, risky = await redis_client.shortcomings(redis)
     except RedisError as error:
-        raise StartError(f"REDIS_URL: Redis cannot be used: {_brief(error)}") from None
+        raise StartError(f"REDIS_URL: Redis cannot be used: {brief(error)}") from None
     if fatal:
         raise StartError("\n".join(fatal))
     for sentence in risky:
         log.warning("redis_at_risk", problem=sentence)
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """Give the first line of what an error says, which may be long, or its kind where it says nothing."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
@@ -223,13 +245,18 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
 async def _working(workers: Sequence[Worker]) -> AsyncIterator[None]:
     """Let the workers work until the end of the block, and drain together; one that fails ends the bridge."""
     stop = asyncio.Event()
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.run(stop))
         try:
             yield
+        except Exception as error:  # noqa: BLE001 - raised below: the group would cancel the workers and wrap it
+            failure = error
         finally:
             stop.set()
+    if failure is not None:
+        raise failure
 
 
 def kapa_client(settings: Settings, metrics: Metrics) -> KapaClient:
@@ -251,9 +278,11 @@ async def _start_ingress(
     stop: asyncio.Event,
 ) -> None:
     settings = bridge.settings
+    # Connections of its own: an acknowledgement must not wait behind answers for one.
+    redis = await stack.enter_async_context(_connected(bridge.redis_url))
     intake = slack_app.Intake(
-        questions=Inbox(bridge.redis, Kind.QUESTION),
-        votes=Inbox(bridge.redis, Kind.VOTE),
+        questions=Inbox(redis, Kind.QUESTION),
+        votes=Inbox(redis, Kind.VOTE),
         identity=bridge.identity,
         rules=Rules(settings.bridge_answer == "mention", frozenset(settings.bridge_channels)),
         reactions=settings.reactions,

@@ -21,9 +21,10 @@ from bridge.policy import EmojiSet
 from bridge.store import NO_ANSWER, Ballot, Store
 from bridge.work import Again, Done, GaveUp, Lease, Outcome
 
-# A message may be there before its id is remembered; one that stays unknown for longer is no answer.
-LOOKS_FOR_ANSWER: Final = 5
-LOOK_AGAIN_SECONDS: Final = 2.0
+# A message may be there before its id is remembered; one that stays unknown for some minutes is no answer.
+LOOKS_FOR_ANSWER: Final = 8
+# An answer may take a day to be finished while Slack is away.
+LOOKS_FOR_END: Final = 1500
 
 log = structlog.get_logger()
 
@@ -71,12 +72,12 @@ class Voting:
         structlog.contextvars.bind_contextvars(channel=emoji.channel, message=emoji.message)
         ballot = await self.store.ballot(emoji.line, emoji.user)
         match ballot.question_answer_id:
-            case None if lease.ticket.failures >= LOOKS_FOR_ANSWER:
-                return Done("elsewhere")
             case None:
-                return Again("answer not known yet", LOOK_AGAIN_SECONDS)
+                wait = policy.look_wait(lease.ticket.failures + 1, LOOKS_FOR_ANSWER)
+                return Done("elsewhere") if wait is None else Again("answer not known yet", wait)
             case "":
-                return Again("answer not finished", LOOK_AGAIN_SECONDS, is_failure=False)
+                wait = policy.look_wait(lease.ticket.failures + 1, LOOKS_FOR_END)
+                return Done("unfinished") if wait is None else Again("answer not finished", wait)
             case str(answer) if answer == NO_ANSWER:
                 return Done("no_answer")
         return await self._count(emoji, ballot, lease)

@@ -12,6 +12,8 @@ QUESTION_WAITS: Final = (1.0, 3.0, 8.0, 20.0)
 # A vote, and an answer that is only to be shown, have time: the last wait repeats, over more than two days.
 PATIENT_WAITS: Final = (1.0, 5.0, 30.0, 120.0, 600.0)
 PATIENT_FAILURES: Final = 300
+# A vote that comes before its answer looks for it after so long; the last wait repeats.
+LOOK_WAITS: Final = (2.0, 5.0, 15.0, 30.0, 60.0)
 # A person waits this long for an answer at most; what asks for a longer pause is told to them instead.
 LONGEST_WAIT_SECONDS: Final = 120.0
 LONGEST_PAUSE_SECONDS: Final = 3600.0
@@ -130,6 +132,11 @@ def patient_wait(failures: int, asked_for: float | None, jitter: float) -> float
         return None
     scheduled = _jittered(PATIENT_WAITS[min(failures, len(PATIENT_WAITS)) - 1], jitter)
     return max(scheduled, min(asked_for or 0, LONGEST_PAUSE_SECONDS))
+
+
+def look_wait(failures: int, most: int) -> float | None:
+    """Say how long a vote waits before it looks for its answer once more; None: it has looked `most` times."""
+    return None if failures > most else LOOK_WAITS[min(failures, len(LOOK_WAITS)) - 1]
 
 
 def _jittered(seconds: float, jitter: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from redis.asyncio import Redis
 
-from bridge import app, display, feedback, policy, worker
+from bridge import app, display, policy, worker
 from bridge.app import Bridge
 from bridge.inbox import TAG, Item
 from bridge.models import Question
@@ -169,7 +169,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "QUESTION_WAITS", (0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(policy, "PATIENT_WAITS", (0.0,))
     monkeypatch.setattr(worker, "UPKEEP_SECONDS", 0.02)
-    monkeypatch.setattr(feedback, "LOOK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(policy, "LOOK_WAITS", (0.02,))
     monkeypatch.setattr(display, "DRAFT_SECONDS", 0.02)
 
 

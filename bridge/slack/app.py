@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import structlog
 from slack_bolt.async_app import AsyncApp
@@ -44,15 +45,14 @@ class Intake:
     reactions: Mapping[str, Vote]
     thread_seconds: int
     on_event: Callable[[str], None] = lambda result: None
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def take_in(self, body: Mapping[str, Any]) -> None:
         """Read an Events API body and put it into the inbox.
 
         Raises redis.RedisError or TimeoutError if that cannot be done now.
         """
-        # One after the other, so that quick messages are put in the order in which they came.
-        async with asyncio.timeout(TAKE_IN_SECONDS), self._turn:
+        async with asyncio.timeout(TAKE_IN_SECONDS):
             match read.event(body, self.identity):
                 case Message() as message:
                     result = await self._message(message)
@@ -74,12 +74,14 @@ class Intake:
             order=question.id,
             payload=question.to_json(),
         )
-        put = await self.questions.put(
-            item,
-            seen=policy.marks(message),
-            thread_seconds=self.thread_seconds,
-            must_know_thread=decision.must_know_thread,
-        )
+        # One after the other, so that quick messages of a conversation are put in the order in which they came.
+        async with self._turns.setdefault(question.line, asyncio.Lock()):
+            put = await self.questions.put(
+                item,
+                seen=policy.marks(message),
+                thread_seconds=self.thread_seconds,
+                must_know_thread=decision.must_know_thread,
+            )
         if put is Put.ACCEPTED:
             place = question.place
             log.info("question_accepted", channel=place.channel, thread=place.thread, question=question.id)
