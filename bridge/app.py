@@ -178,21 +178,28 @@ async def _slack_session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def _until_slack_answers(
-    ask: Callable[[], Awaitable[T]], setting: str, stop: asyncio.Event, sleep: Sleep = asyncio.sleep
-) -> T | None:
+async def _until_slack_answers(ask: Callable[[], Awaitable[T]], setting: str, stop: asyncio.Event) -> T | None:
     """Ask until Slack answers; None when `stop` came first. Raises StartError when Slack refuses."""
-    while not stop.is_set():
+    asking = asyncio.create_task(_ask_slack(ask, setting))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([asking, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if asking.done():
+        return asking.result()
+    asking.cancel()
+    return None
+
+
+async def _ask_slack(ask: Callable[[], Awaitable[T]], setting: str, sleep: Sleep = asyncio.sleep) -> T:
+    while True:
         try:
             return await ask()
         except ChatRefusedError as refused:
-            raise StartError(
-                f"{setting}: Slack refuses it ({refused.reason}); it should be {should(setting.lower())}"
-            ) from None
+            expected = should(setting.lower())
+            raise StartError(f"{setting}: Slack refuses it ({refused.reason}); it should be {expected}") from None
         except ChatError as error:
             log.warning("slack_not_reached", reason=error.reason, again_in=START_AGAIN_SECONDS)
             await sleep(START_AGAIN_SECONDS)
-    return None
 
 
 async def _listen(stack: AsyncExitStack, bridge: Bridge, name: str, server: web.Application) -> None:
@@ -203,7 +210,9 @@ async def _listen(stack: AsyncExitStack, bridge: Bridge, name: str, server: web.
         bridge.ports[name] = await stack.enter_async_context(admin.serving(server, host, port))
     except OSError as error:
         names = f"{prefix.upper()}HOST, {prefix.upper()}PORT"
-        raise StartError(f"{names}: cannot listen on {host}:{port} ({error.strerror or error}); set another") from None
+        raise StartError(
+            f"{names}: cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); set another"
+        ) from None
     log.info("listening", server=name, host=host, port=bridge.ports[name])
 
 

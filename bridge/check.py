@@ -8,11 +8,11 @@ import aiohttp
 from redis.exceptions import RedisError
 
 from bridge import app, redis_client
-from bridge.chat import ChatError
+from bridge.chat import ChatError, ChatRefusedError
 from bridge.embedded_redis import EmbeddedRedisError
 from bridge.kapa.wire import KapaError, KapaMisconfigured
 from bridge.metrics import Metrics
-from bridge.settings import Settings, Transport
+from bridge.settings import Settings, Transport, should
 from bridge.slack.chat import TIMEOUT, granted_scopes, web_client
 from bridge.slack.manifest import SCOPES
 from bridge.slack.socket import address
@@ -36,7 +36,7 @@ async def run(settings: Settings) -> AsyncIterator[Finding]:
         try:
             granted = await granted_scopes(client)
         except ChatError as error:
-            yield Finding("Slack bot token", problem=f"SLACK_BOT_TOKEN: Slack says {error.reason}")
+            yield _not_accepted("Slack bot token", "slack_bot_token", error)
         else:
             yield Finding("Slack bot token", "accepted")
             yield scopes(granted)
@@ -45,10 +45,18 @@ async def run(settings: Settings) -> AsyncIterator[Finding]:
                 await address(client, app.secret(settings.slack_app_token))
                 yield Finding("Slack app token", "accepted")
             except ChatError as error:
-                yield Finding("Slack app token", problem=f"SLACK_APP_TOKEN: Slack says {error.reason}")
+                yield _not_accepted("Slack app token", "slack_app_token", error)
     yield await _kapa(settings)
     for finding in await _redis(settings):
         yield finding
+
+
+def _not_accepted(name: str, setting: str, error: ChatError) -> Finding:
+    if isinstance(error, ChatRefusedError):
+        return Finding(
+            name, problem=f"{setting.upper()}: Slack refuses it ({error.reason}); it should be {should(setting)}"
+        )
+    return Finding(name, problem=f"SLACK_API_URL: Slack cannot be asked ({error.reason}); try again later")
 
 
 def scopes(granted: Sequence[str]) -> Finding:
@@ -78,8 +86,10 @@ async def _redis(settings: Settings) -> list[Finding]:
     try:
         async with app.open_redis(settings, attach=True) as redis:
             fatal, risky = await redis_client.shortcomings(redis)
-    except (RedisError, EmbeddedRedisError) as error:
-        return [Finding("Redis", problem=f"REDIS_URL: Redis cannot be used: {error}")]
+    except RedisError as error:
+        return [Finding("Redis", problem=f"REDIS_URL: Redis cannot be used: {app.brief(error)}")]
+    except (app.StartError, EmbeddedRedisError) as error:
+        return [Finding("Redis", problem=str(error))]
     if not fatal and not risky:
         return [Finding("Redis", "new enough, and keeps every write")]
     return [Finding("Redis", problem=problem) for problem in (*fatal, *risky)]

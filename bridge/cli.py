@@ -9,12 +9,16 @@ import re
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from time import time
 from typing import Annotated, Any, NoReturn, TypeVar
 
+import structlog
 import typer
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bridge import __version__, app, log, messages
+from bridge import __version__, app, journal, log, messages
 from bridge.app import StartError
 from bridge.check import Finding
 from bridge.check import run as run_checks
@@ -41,7 +45,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def main() -> None:
     """Run the command line."""
-    cli()
+    # Until the settings say more: what is logged is no output of a command.
+    log.configure("auto", "warning")
+    try:
+        cli()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the operator gets a sentence
+        structlog.get_logger().debug("unexpected_error", exc_info=True)
+        typer.echo(
+            f"The bridge ended by a fault of its own ({type(_cause(error)).__name__}): start it again, and set "
+            "BRIDGE_LOG_LEVEL=debug to see where it comes from.",
+            err=True,
+        )
+        raise SystemExit(1) from None
+
+
+def _cause(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 @cli.callback(invoke_without_command=True)
@@ -67,6 +88,7 @@ def check(as_json: AsJson = False) -> None:
     """Check the settings, and everything that they name."""
     names, any_of = app.required(Role.ALL)
     settings = _settings(names, any_of)
+    _configure_log(settings, level="error")
     findings = _attempt(_collect(settings))
     if as_json:
         typer.echo(json.dumps([{"name": f.name, "ok": f.problem is None, "text": _text(f)} for f in findings]))
@@ -108,9 +130,34 @@ def playground(
     if kapa not in {"simulated", "real"}:
         _refuse("--kapa: it should be simulated or real")
     names = ("kapa_api_key", "kapa_project_id", "kapa_integration_id") if kapa == "real" else ()
-    settings = _settings(names)
+    settings = _settings(names, unused="slack_|redis_" if names else "slack_|redis_|kapa_")
     _configure_log(settings, level="warning")
     _until_stopped(lambda stop: run_playground(settings, port, stop, is_kapa_real=kapa == "real"))
+
+
+@cli.command()
+def feedback(
+    since: Annotated[str, typer.Option(help="How far back: a number and m, h, d or w.")] = "7d",
+    as_json: AsJson = False,
+    chart: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a chart into this .svg file.")] = None,
+) -> None:
+    """Say what people asked, and what they thought of the answers."""
+    from bridge import report  # noqa: PLC0415 - only this command draws
+
+    try:
+        span = report.seconds(since)
+    except ValueError as error:
+        _refuse(f"--since: {error}")
+    if chart is not None and chart.suffix != ".svg":
+        _refuse("--chart: the file's name should end in .svg")
+    entries = _attempt(_with_redis(lambda redis: journal.read(redis, time() - span)))
+    summary = report.summarise(entries)
+    typer.echo(json.dumps(summary.as_dict(), indent=2) if as_json else report.table(summary, since))
+    if chart is not None:
+        try:
+            chart.write_bytes(report.chart(entries))
+        except OSError as error:
+            _fail(f"--chart: {chart} cannot be written ({error.strerror})")
 
 
 @dead_letters.command("list")
@@ -166,18 +213,23 @@ def _report(verb: str, asked: Sequence[str] | None, done: Sequence[str]) -> None
 
 
 def _with_dead_letters(use: Callable[[DeadLetters], Awaitable[T]]) -> Coroutine[Any, Any, T]:
-    settings = _settings()
+    return _with_redis(lambda redis: use(DeadLetters(redis)))
+
+
+def _with_redis(use: Callable[[Redis], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+    settings = _settings(unused="slack_|kapa_|bridge_(?!data_dir|log_)")
+    _configure_log(settings, level="warning")
 
     async def work() -> T:
         async with app.open_redis(settings, attach=True) as redis:
-            return await use(DeadLetters(redis))
+            return await use(redis)
 
     return work()
 
 
-def _settings(names: Sequence[str] = (), any_of: Sequence[str] = ()) -> Settings:
+def _settings(names: Sequence[str] = (), any_of: Sequence[str] = (), unused: str = "") -> Settings:
     try:
-        settings = load(names, any_of=any_of)
+        settings = load(names, any_of=any_of, unused=unused)
         messages.load(settings.bridge_messages)
     except (SettingsError, messages.MessagesError) as error:
         _refuse(*error.problems)
@@ -201,12 +253,15 @@ def _attempt(work: Coroutine[Any, Any, T]) -> T:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(work)
-    except messages.MessagesError as error:
-        _refuse(*error.problems)
-    except (StartError, EmbeddedRedisError, OSError) as error:
-        _fail(str(error))
-    except RedisError as error:
-        _fail(f"Redis cannot be used: {str(error)[:200] or type(error).__name__}")
+    except Exception as error:  # what nobody expected goes on to `main`
+        match _cause(error):
+            case messages.MessagesError(problems=problems):
+                _refuse(*problems)
+            case StartError() | EmbeddedRedisError() | OSError() as known:
+                _fail(str(known))
+            case RedisError() as known:
+                _fail(f"Redis cannot be used: {app.brief(known)}")
+        raise
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -232,5 +287,8 @@ def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
 
 
 def _configure_log(settings: Settings, level: str | None = None) -> None:
+    """Set logging up as the settings say, at `level` where they do not ask for everything."""
     secrets = [app.secret(getattr(settings, name)) for name in SECRETS]
-    log.configure(settings.bridge_log_format, level or settings.bridge_log_level, secrets=secrets)
+    if level is None or settings.bridge_log_level == "debug":
+        level = settings.bridge_log_level
+    log.configure(settings.bridge_log_format, level, secrets=secrets)

@@ -6,14 +6,18 @@ Event names are constants and everything else is a field. What is logged where d
 import logging
 import re
 import sys
-from collections.abc import Iterable
-from typing import TextIO
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TextIO
+from urllib.parse import unquote
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_TOKEN = re.compile(r"xox[a-z]-[\w-]+|xapp-[\w-]+|(?<=://)[^\s/@]+:[^\s/@]+(?=@)|(?<=ticket=)[\w-]+")
-_LIBRARIES = {
+# A Slack token, a URL's user and password (which may be empty and which may hold an @), a Socket Mode ticket.
+_TOKEN: Final = re.compile(r"xox[a-z]-[\w-]+|xapp-[\w-]+|(?<=://)[^\s/?#\"']*:[^\s/?#\"']*(?=@)|(?<=ticket=)[\w-]+")
+# What is made here, from constants and the clock, and what structlog needs as it is.
+_UNTOUCHED: Final = frozenset({"event", "level", "timestamp", "_record", "_from_structlog"})
+_LIBRARIES: Final = {
     "aiohttp": logging.WARNING,
     "asyncio": logging.WARNING,
     "redis": logging.WARNING,
@@ -51,7 +55,8 @@ def configure(log_format: str, level: str, *, secrets: Iterable[str] = (), strea
     renderer = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if is_json
-        else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        # A richer one would show the values of variables, people's words and tokens among them.
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -60,12 +65,20 @@ def configure(log_format: str, level: str, *, secrets: Iterable[str] = (), strea
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_is_wanted)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name, least in _LIBRARIES.items():
-        # The libraries log people's words and tokens at debug and info, so that stays off.
         logging.getLogger(name).setLevel(max(least, root.level))
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Keep off what the libraries log at debug and info, people's words and tokens among it.
+
+    The loggers' own levels do not serve: Bolt sets those of its loggers to the root's.
+    """
+    return record.levelno >= _LIBRARIES.get(record.name.partition(".")[0], logging.NOTSET)
 
 
 def _library_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -78,11 +91,29 @@ class _Redactor:
     """Cuts known secrets and everything that looks like a Slack token or a URL's password out of a log line."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        known = "|".join(re.escape(secret) for secret in sorted(filter(None, secrets), key=len, reverse=True))
-        self._pattern = re.compile(f"{known}|{_TOKEN.pattern}" if known else _TOKEN.pattern)
+        known = sorted({part for secret in secrets for part in _spellings(secret)}, key=len, reverse=True)
+        self._pattern = re.compile("|".join([*map(re.escape, known), _TOKEN.pattern]))
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        return {
-            key: self._pattern.sub("[secret]", value) if isinstance(value, str) else value
-            for key, value in event.items()
-        }
+        return {key: value if key in _UNTOUCHED else self._clean(value) for key, value in event.items()}
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._pattern.sub("[secret]", value)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {self._clean(str(key)): self._clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._clean(item) for item in value]
+        # What the renderer would do, only that the secrets are out.
+        return self._pattern.sub("[secret]", repr(value))
+
+
+def _spellings(secret: str) -> Iterable[str]:
+    """Give a secret, and where it is a URL the password in it, in every form that a log line may carry."""
+    found = {secret, repr(secret)[1:-1]}
+    if "://" in secret:
+        password = secret.partition("://")[2].rpartition("@")[0].partition(":")[2]
+        found |= {password, unquote(password)}
+    return filter(None, found)

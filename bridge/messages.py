@@ -6,6 +6,7 @@ Nothing here knows when a sentence is said; answers are Kapa's words and never c
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from string import Formatter
 
 
 class MessagesError(Exception):
@@ -66,10 +67,15 @@ def _problem(name: str, value: object, known: dict[str, str]) -> str | None:
         return f"{name} is not a sentence of the bridge; there are {', '.join(known)}"
     if not isinstance(value, str) or not value.strip() or len(value) > 2_000:
         return f"{name} should be a text of 1 to 2000 characters"
+    if "{minutes}" in known[name]:
+        return None if _fills_in_minutes(value) else f"{name} has a brace that is no {{minutes}}; double it to show it"
+    return f"{name} has no {{minutes}} to fill in" if "{minutes}" in value else None
+
+
+def _fills_in_minutes(sentence: str) -> bool:
+    """Say whether `sentence.format(minutes=…)` works, and does nothing but put the number in."""
     try:
-        value.format(minutes=1)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        return f"{name} has a brace that is no {{minutes}}; write {{{{ or }}}} for a brace"
-    if "{minutes}" in value and "{minutes}" not in known[name]:
-        return f"{name} has no {{minutes}} to fill in"
-    return None
+        fields = [found[1:] for found in Formatter().parse(sentence) if found[1] is not None]
+    except ValueError:
+        return False
+    return all(found == ("minutes", "", None) for found in fields)

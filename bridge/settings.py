@@ -10,12 +10,13 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bridge.models import Reaction, Reason, Vote
+from bridge.slack.read import emoji_name
 
 DEFAULT_REACTIONS = (
     "+1=upvote,thumbsup=upvote,heart=upvote,tada=upvote,100=upvote,white_check_mark=upvote,"
@@ -52,15 +53,16 @@ class Transport(StrEnum):
 
 
 def parse_reactions(text: str) -> dict[str, Vote]:
-    """Read `emoji=upvote,emoji=downvote:incorrect,…` into the vote that each emoji (without colons) stands for.
+    """Read `emoji=upvote,emoji=downvote:incorrect,…` into the vote that each emoji stands for.
 
+    The emoji are named as in the events that are read: one name for both of an emoji's, no colons, no skin tone.
     Raises ValueError with a sentence that names the part it could not read.
     """
     votes: dict[str, Vote] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         emoji, _, value = part.partition("=")
         kind, _, reason = value.strip().partition(":")
-        name = emoji.strip().strip(":")
+        name = emoji_name(emoji.strip()).partition("::")[0]
         is_reason_known = not reason or (kind == Reaction.DOWNVOTE and reason in set(Reason))
         if not name or kind not in set(Reaction) or not is_reason_known:
             raise ValueError(f"{part!r} is not emoji=upvote, emoji=downvote or emoji=downvote:reason")
@@ -83,9 +85,21 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        is_whole = url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:
+        # Its text would quote the URL, with the password in it.
+        is_whole = False
+    if not is_whole:
+        raise ValueError("it is no URL")
+    return parts
+
+
 def _safe_url(url: str) -> str:
-    parts = urlsplit(url)
-    if not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
+    parts = _parts(url)
+    if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("it has no host, or carries a user name, a query or a fragment")
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)):
         return url
@@ -99,8 +113,10 @@ def _slack_api_url(url: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    if urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+    text = url.get_secret_value()
+    if not re.match(r"(redis|rediss|unix)://", text):
         raise ValueError("it does not begin with redis://, rediss:// or unix://")
+    _parts(text)
     return url
 
 
@@ -248,8 +264,8 @@ class Settings(BaseSettings):
     )
     bridge_streaming: Literal["auto", "native", "edit", "off"] = Field(
         "auto",
-        description="How an answer grows in Slack: `native` streaming, `edit` (posted once, then edited), `off` "
-        "(posted once, whole); `auto` chooses.",
+        description="How an answer grows in Slack: `edit` (posted once, then edited) or `off` (posted once, whole). "
+        "`auto` and `native` (Slack's own streaming) are shown like `edit` for now.",
         json_schema_extra={"should": "auto, native, edit or off"},
     )
     bridge_reactions: Annotated[str, AfterValidator(_reactions)] = Field(
@@ -326,14 +342,20 @@ class Settings(BaseSettings):
 
 
 def load(
-    required: Iterable[str] = (), *, any_of: Iterable[str] = (), overrides: Mapping[str, Any] | None = None
+    required: Iterable[str] = (),
+    *,
+    any_of: Iterable[str] = (),
+    unused: str = "",
+    overrides: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Read the settings from the environment and `.env`.
 
-    `required` names fields that must be set and `any_of` fields of which one must be; `overrides` win over both
-    sources. Raises SettingsError with every problem at once.
+    `required` names fields that must be set and `any_of` fields of which one must be. Fields whose names begin as the
+    pattern `unused` says are not read, and may be as they like; `overrides` win over both sources. Raises
+    SettingsError with every problem at once.
     """
-    given = dict(overrides or {})
+    fields = Settings.model_fields.items()
+    given = {name: field.default for name, field in fields if unused and re.match(unused, name)} | dict(overrides or {})
     broken: dict[str, str] = {}
     try:
         settings = _read(given)
@@ -342,6 +364,8 @@ def load(
         settings = _read({**given, **{name: Settings.model_fields[name].default for name in broken}})
     except UnicodeDecodeError:
         raise SettingsError([f"{ENV_FILE} should be a text file in UTF-8"]) from None
+    except OSError as error:
+        raise SettingsError([f"{ENV_FILE} cannot be read ({error.strerror}): it should be readable, or away"]) from None
     problems = [*broken.values(), *_missing(settings, set(required), tuple(any_of), set(broken))]
     if problems:
         raise SettingsError(sorted(problems))
@@ -375,5 +399,5 @@ def _missing(settings: Settings, required: set[str], any_of: tuple[str, ...], br
     ]
     if any_of and not broken.intersection(any_of) and not any(getattr(settings, name) for name in any_of):
         names = " or ".join(name.upper() for name in any_of)
-        lines.append(f"{names} is not set: one should be, {', or '.join(should(name) for name in any_of)}")
+        lines.append(f"{names} is not set: it should be {', or '.join(should(name) for name in any_of)}")
     return lines

@@ -63,7 +63,9 @@ async def _serve_page(stack: AsyncExitStack, slack: SimulatedSlack, port: int) -
     try:
         page = await stack.enter_async_context(Page(slack).serve(port=port))
     except OSError as error:
-        raise StartError(f"--port: cannot listen on port {port} ({os.strerror(error.errno or 0)}); give another") from None
+        raise StartError(
+            f"--port: cannot listen on port {port} ({os.strerror(error.errno or 0)}); give another"
+        ) from None
     return page.url
 
 

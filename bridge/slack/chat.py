@@ -10,6 +10,7 @@ from typing import Any, Final
 import aiohttp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bridge.chat import ChatBusyError, ChatError, ChatRefusedError, ChatUnclearError, MessageGoneError, Part
 from bridge.models import Place, Question, Reply
@@ -34,12 +35,12 @@ def web_client(token: str, api_url: str, session: aiohttp.ClientSession) -> Asyn
 async def identify(client: AsyncWebClient) -> Identity:
     """Ask Slack who the bridge is; raises ChatError. Source: https://docs.slack.dev/reference/methods/auth.test."""
     reply = await call("auth.test", client.auth_test())
-    try:
-        return Identity(
-            team=reply["team_id"], user=reply["user_id"], bot=reply.get("bot_id") or "", url=reply.get("url") or ""
-        )
-    except KeyError as missing:
-        raise ChatUnclearError(f"auth.test said nothing of {missing}") from None
+    for name in ("team_id", "user_id"):
+        if not isinstance(reply.get(name), str):
+            raise ChatUnclearError(f"auth.test: no {name}")
+    return Identity(
+        team=reply["team_id"], user=reply["user_id"], bot=reply.get("bot_id") or "", url=reply.get("url") or ""
+    )
 
 
 async def granted_scopes(client: AsyncWebClient) -> list[str]:
@@ -116,7 +117,8 @@ class SlackChat:
         cursor = ""
         for _ in range(PAGES_OF_REPLIES):
             page = await self._replies(question, cursor)
-            for message in page.get("messages") or []:
+            messages = page.get("messages")
+            for message in messages if isinstance(messages, list) else ():
                 if (posted := write.read_metadata(message)) and posted[0] == question.id and self._is_ours(message):
                     found.setdefault(posted[1], []).append(str(message.get("ts")))
             cursor = (page.get("response_metadata") or {}).get("next_cursor") or ""
@@ -183,11 +185,16 @@ async def call(method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
     try:
         reply = (await request).data
     except SlackApiError as error:
-        raise refusal(error.response.status_code, dict(error.response.headers), error.response.data) from None
+        if isinstance(error.response, AsyncSlackResponse):
+            raise refusal(error.response.status_code, dict(error.response.headers), error.response.data) from None
+        raise ChatUnclearError(f"{method}: no JSON") from None
     except aiohttp.ClientConnectorError:
         raise ChatBusyError(f"{method}: no connection") from None
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise ChatUnclearError(f"{method}: {type(error).__name__}") from None
+    except (ValueError, AttributeError):
+        # So the SDK stumbles over a body that is no JSON object, or no text.
+        raise ChatUnclearError(f"{method}: no JSON") from None
     if not isinstance(reply, dict):
         raise ChatUnclearError(f"{method}: no JSON")
     return reply
@@ -205,4 +212,4 @@ def refusal(status: int, headers: Mapping[str, str], data: object) -> ChatError:
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
     value = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
-    return min(float(value), 3600.0) if value.strip().isdigit() else None
+    return min(float(value), 3600.0) if value.isascii() and value.strip().isdigit() else None

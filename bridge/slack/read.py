@@ -41,12 +41,18 @@ def _or_none(check: Callable[[Any], bool]) -> BeforeValidator:
     return BeforeValidator(lambda value: value if check(value) else None)
 
 
-_TS = r"^\d{1,12}\.\d{1,9}$"
+_TS = r"^[0-9]{1,12}\.[0-9]{1,9}$"
 _Id = Annotated[str, Field(pattern=r"^[A-Z0-9]{2,40}$")]
 _Ts = Annotated[str, Field(pattern=_TS)]
 _OptionalStr = Annotated[str | None, _or_none(lambda value: isinstance(value, str))]
 _OptionalTs = Annotated[
     str | None, _or_none(lambda value: isinstance(value, str) and re.fullmatch(_TS, value) is not None)
+]
+
+
+# It becomes part of a key, so it may be nothing that cannot be written.
+_OptionalWord = Annotated[
+    str | None, _or_none(lambda value: isinstance(value, str) and re.fullmatch(r"[!-~]{1,200}", value) is not None)
 ]
 
 
@@ -62,7 +68,7 @@ class _MessageEvent(BaseModel):
     text: _OptionalStr = None
     thread_ts: _OptionalTs = None
     bot_id: _OptionalStr = None
-    client_msg_id: _OptionalStr = None
+    client_msg_id: _OptionalWord = None
     channel_type: _OptionalStr = None
 
 
@@ -131,6 +137,7 @@ def _message(inner: Any, team: str, identity: Identity) -> Message | Ignored:
         is_direct=found.channel_type == "im" or found.channel.startswith("D"),
         mentions_bridge=kind.type == "app_mention" or _mentions(raw, identity.user),
         addresses_someone_else=_opens_with_someone_else(raw, identity.user),
+        written_at=float(found.ts),
     )
 
 

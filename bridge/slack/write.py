@@ -15,9 +15,11 @@ MARKDOWN_CHARACTERS: Final = 11_500
 FALLBACK_CHARACTERS: Final = 3_900
 MOST_SOURCES: Final = 10
 TITLE_CHARACTERS: Final = 150
-SOURCES_CHARACTERS: Final = 2_800
+# A context element's text has at most 3,000 (https://docs.slack.dev/reference/block-kit/blocks/context-block).
+SOURCES_CHARACTERS: Final = 2_950
 EVENT_TYPE: Final = "kapa_answer"
 ELLIPSIS: Final = "…"
+_GROWING: Final = f" {ELLIPSIS}"
 
 
 def parts(reply: Reply, sources_title: str) -> list[Part]:
@@ -25,16 +27,19 @@ def parts(reply: Reply, sources_title: str) -> list[Part]:
 
     All but the last stay as they are while the reply's text grows.
     """
-    text = harmless(reply.text).rstrip() + (f" {ELLIPSIS}" if reply.is_draft else "")
+    text = harmless(reply.text).rstrip()
     if reply.note:
         text = f"{text}\n\n{reply.note}" if text else reply.note
-    pieces = split(text, MARKDOWN_CHARACTERS) or [ELLIPSIS]
+    # The sign that it grows must not decide where the text is divided: that would change while it grows.
+    pieces = split(text, MARKDOWN_CHARACTERS - len(_GROWING))
+    if reply.is_draft and pieces:
+        pieces[-1] += _GROWING
     bodies: list[dict[str, Any]] = [
-        {"text": fallback(piece), "blocks": [{"type": "markdown", "text": piece}]} for piece in pieces
+        {"text": fallback(piece), "blocks": [{"type": "markdown", "text": piece}]} for piece in pieces or [ELLIPSIS]
     ]
-    sources = [] if reply.is_draft else chosen(reply.text, reply.sources)
-    if sources:
-        bodies[-1]["blocks"].append(_context(f"{escape(sources_title)}: {_links(sources)}"))
+    links = "" if reply.is_draft else _links(sources_title, chosen(reply.text, reply.sources))
+    if links:
+        bodies[-1]["blocks"].append(_context(links))
     return list(bodies)
 
 
@@ -64,34 +69,44 @@ def escape(text: str) -> str:
 
 
 def harmless(markdown: str) -> str:
-    """Take Slack's own commands (`<!channel>`, `<@U…>`, `<#C…>`) out of a text that others wrote."""
-    return re.sub(r"<([!@#])", "<\N{WORD JOINER}\\1", markdown)
+    """Take Slack's own commands (`<!channel>`, `<@U…>`, `<#C…>`) out of a text that others wrote.
+
+    Looks no further than three characters, so that the beginning of a text that grows stays as it is; `<!--` and
+    `<!DOCTYPE` in a code example stay whole.
+    """
+    return re.sub(r"<(?=![ceghs]|@[BUW]|#[CG])", "<\N{WORD JOINER}", markdown)
 
 
 def chosen(text: str, sources: Iterable[Source]) -> list[Source]:
     """Give the sources to show: each page once, and only the cited ones where the answer cites any."""
     pages: dict[str, Source] = {}
     for source in sources:
-        if re.match(r"https?://", source.url):
+        if re.fullmatch(r"https?://[^\s\x00-\x1f\x7f]+", source.url, re.IGNORECASE):
             pages.setdefault(source.url.rstrip("#/"), source)
-    cited = [source for page, source in pages.items() if page in text]
+    cited = [source for page, source in pages.items() if _is_cited(page, text)]
     return (cited or list(pages.values()))[:MOST_SOURCES]
+
+
+def _is_cited(page: str, text: str) -> bool:
+    # https://d/a stands in a text that cites https://d/a#b or https://d/a/, but not for https://d/ab or https://d/a/b.
+    return re.search(re.escape(page) + r"(?!/*[\w%~-]|\.\w)", text) is not None
 
 
 def title(source: Source) -> str:
     """Give a readable title: Kapa's `Page|Section` is `Page: Section`, and `Page|Page` is `Page`."""
-    names = list(dict.fromkeys(filter(None, (name.strip() for name in source.title.split("|")))))
+    names = list(dict.fromkeys(filter(None, (" ".join(name.split()) for name in source.title.split("|")))))
     return ": ".join(names)[:TITLE_CHARACTERS] or source.url[:TITLE_CHARACTERS]
 
 
-def _links(sources: Sequence[Source]) -> str:
-    links: list[str] = []
+def _links(sources_title: str, sources: Sequence[Source]) -> str:
+    """Give one line of links, as many as have room; empty for none."""
+    head = f"{escape(sources_title[:TITLE_CHARACTERS])}: "
+    line = ""
     for source in sources:
         url = source.url.replace("<", "%3C").replace(">", "%3E").replace("|", "%7C").replace("&", "&amp;")
-        link = f"<{url}|{escape(title(source)).replace('|', '¦')}>"
-        if sum(map(len, links)) + 3 * len(links) + len(link) <= SOURCES_CHARACTERS:
-            links.append(link)
-    return " · ".join(links)
+        longer = f"{line}{' · ' if line else head}<{url}|{escape(title(source)).replace('|', '¦')}>"
+        line = longer if len(longer) <= SOURCES_CHARACTERS else line
+    return line
 
 
 def _context(mrkdwn: str) -> dict[str, Any]:
@@ -113,4 +128,5 @@ def read_metadata(message: object) -> tuple[str, int] | None:
     if not isinstance(found, dict) or found.get("event_type") != EVENT_TYPE or not isinstance(payload, dict):
         return None
     question, number = payload.get("question"), payload.get("part")
-    return (question, number) if isinstance(question, str) and isinstance(number, int) else None
+    # True is an int too.
+    return (question, number) if isinstance(question, str) and type(number) is int else None

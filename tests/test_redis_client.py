@@ -1,0 +1,171 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bridge import app, redis_client
+from bridge.settings import load
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Redis]:
+    client = redis_client.connect(url)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def saying(info: str) -> AsyncIterator[str]:
+    """Serve what speaks Redis' protocol and says this of itself; gives its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while header := await reader.readline():
+            words = [await _word(reader) for _ in range(int(header[1:]))]
+            reply = f"${len(info)}\r\n{info}\r\n" if words[0] == b"INFO" else "+OK\r\n"
+            writer.write(b"-ERR unknown command\r\n" if words[0] == b"CONFIG" else reply.encode())
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def _word(reader: asyncio.StreamReader) -> bytes:
+    length = int((await reader.readline())[1:])
+    return (await reader.readexactly(length + 2))[:-2]
+
+
+async def test_a_client_speaks_text_and_says_who_it_is(redis: Redis) -> None:
+    await redis.set("key", "ä🎉")
+    assert await redis.get("key") == "ä🎉"
+    assert "bridge" in {client["name"] for client in await redis.client_list()}
+
+
+async def test_a_connection_that_broke_while_idle_is_replaced(redis: Redis) -> None:
+    await redis.set("key", "value")
+    first = await redis.client_id()
+    await redis.client_kill_filter(_type="normal", skipme=False)
+    assert await redis.get("key") == "value"
+    assert await redis.client_id() != first
+
+
+async def test_without_a_server_there_is_an_error() -> None:
+    async with connected("unix:///there/is/none.sock") as client:
+        with pytest.raises(exceptions.ConnectionError):
+            await client.ping()
+
+
+async def test_a_silent_server_is_an_error() -> None:
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with (
+        server,
+        connected(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?socket_timeout=0.1") as client,
+    ):
+        with pytest.raises(exceptions.TimeoutError):
+            await client.ping()
+
+
+async def test_a_wrong_password_is_an_error_that_does_not_tell_it(redis: Redis, redis_url: str) -> None:
+    await redis.config_set("requirepass", "the-right-one")
+    for password in ("hunter2", ""):
+        async with connected(redis_url.replace("unix://", f"unix://:{password}@")) as client:
+            with pytest.raises(RedisError) as raised:
+                await client.ping()
+            assert str(raised.value)
+            assert "hunter2" not in str(raised.value)
+    async with connected(redis_url.replace("unix://", "unix://:the-right-one@")) as client:
+        assert await client.ping()
+    await redis.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize("option", ["no_such_option=1", "socket_timeout=soon", "ssl_cert_reqs=none"])
+async def test_options_that_mean_nothing_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=r"option|socket_timeout"):
+        redis_client.connect(f"redis://:hunter2@127.0.0.1/0?{option}")
+    settings = load(overrides={"redis_url": f"redis://:hunter2@127.0.0.1/0?{option}"})
+    with pytest.raises(app.StartError, match="REDIS_URL: ") as raised:
+        async with app.open_redis(settings):
+            pytest.fail("it was opened")
+    assert "hunter2" not in str(raised.value)
+
+
+# Will it do?
+
+
+async def test_the_bridge_s_own_redis_will_do(redis: Redis) -> None:
+    assert await redis_client.shortcomings(redis) == ([], [])
+
+
+async def test_what_puts_messages_at_risk_is_told(redis: Redis) -> None:
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    await redis.config_set("appendonly", "no")
+    fatal, risky = await redis_client.shortcomings(redis)
+    assert fatal == []
+    assert [sentence.split(" (")[0] for sentence in risky] == [
+        "Redis may evict questions",
+        "Redis does not persist every write",
+    ]
+    assert "allkeys-lru" in risky[0]
+
+
+async def test_where_config_is_forbidden_info_says_as_much(redis: Redis, redis_url: str) -> None:
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    await redis.acl_setuser("hosted", enabled=True, nopass=True, commands=["+@all", "-config"], keys=["*"])
+    async with connected(redis_url.replace("unix://", "unix://hosted:x@")) as client:
+        with pytest.raises(RedisError):
+            await client.config_get("maxmemory-policy")
+        _, risky = await redis_client.shortcomings(client)
+    assert "maxmemory-policy allkeys-lru" in risky[0]
+
+
+async def test_a_replica_will_not_do(redis: Redis) -> None:
+    await redis.replicaof("127.0.0.1", 1)
+    fatal, _ = await redis_client.shortcomings(redis)
+    await redis.replicaof("NO", "ONE")
+    assert fatal == ["REDIS_URL: this Redis is a read-only replica; the bridge needs the primary"]
+
+
+@pytest.mark.parametrize(
+    ("version", "is_new_enough"),
+    [
+        ("5.0.14", False),
+        ("6.0.16", False),
+        ("6.2.0", True),
+        ("6.2", True),
+        ("7.0.0", True),
+        ("10.0.1", True),
+        ("255.255.255", True),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+async def test_an_old_redis_will_not_do(version: str, is_new_enough: bool) -> None:
+    info = f"# Server\r\nredis_version:{version}\r\nrole:master\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n"
+    async with saying(info) as url, connected(url) as client:
+        fatal, risky = await redis_client.shortcomings(client)
+    assert risky == []
+    assert (fatal == []) is is_new_enough
+    assert is_new_enough or fatal[0].endswith("the bridge needs 6.2 or newer")
+
+
+async def test_a_redis_that_says_nothing_of_itself_will_not_do() -> None:
+    async with saying("") as url, connected(url) as client:
+        fatal, risky = await redis_client.shortcomings(client)
+    assert len(fatal) == len(risky) == 1
+
+
+async def test_a_redis_that_cannot_be_asked_is_an_error() -> None:
+    async with connected("unix:///there/is/none.sock") as client:
+        with pytest.raises(RedisError):
+            await redis_client.shortcomings(client)
