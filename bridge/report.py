@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Final
 
-import pygal
-
 from bridge.journal import QuestionEntry, VoteEntry
 from bridge.models import Reaction
 
@@ -136,6 +134,8 @@ def _why(worst: Worst) -> str:
 
 def chart(entries: Sequence[QuestionEntry | VoteEntry]) -> bytes:
     """Draw questions and votes a day, as an SVG that loads nothing from elsewhere."""
+    import pygal  # noqa: PLC0415 - it hooks itself into every later import
+
     days = sorted({_day(entry.at) for entry in entries})
     votes = last_words(entries)
     asked = Counter(_day(entry.at) for entry in entries if isinstance(entry, QuestionEntry))
