@@ -2,7 +2,7 @@
 
 import asyncio
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from bridge.playground.knowledge import Knowledge
 from bridge.playground.run import bridge_process, simulated_kapa_environment, slack_environment
 from bridge.playground.slack import BOT, SimulatedSlack, SlackLimits
 from bridge.settings import Role, load
+from tests.waiting import eventually
 
 PAGES = {
     "README.md": "# Bridge\n\nThe bridge answers questions from the documentation.\n\n"
@@ -141,14 +142,6 @@ async def waiting(redis: Redis) -> list[Question]:
     return sorted(questions, key=lambda question: question.id)
 
 
-async def until(check: Callable[[], Awaitable[T]], within: float = 15) -> T:
-    """Ask until the reply is true and give it, where nobody tells of a change; raises TimeoutError."""
-    async with asyncio.timeout(within):
-        while not (value := await check()):  # noqa: ASYNC110 - so it is
-            await asyncio.sleep(0.01)
-    return value
-
-
 async def settled(rig: Rig, redis: Redis) -> None:
     """Wait until no question and no vote waits or is being worked on."""
 
@@ -156,7 +149,7 @@ async def settled(rig: Rig, redis: Redis) -> None:
         return not [key async for key in redis.scan_iter(f"{TAG}:*:line:*")]
 
     await rig.slack.delivered()
-    await until(nothing_waits)
+    await eventually(nothing_waits)
 
 
 def count(bridge: Bridge, metric: str, **labels: str) -> float:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
 from bridge.embedded_redis import EmbeddedRedis, EmbeddedRedisError, check_version, find_server
+from tests.waiting import eventually
 
 PATIENCE = 20.0
 HOLDER = Path(__file__).with_name("redis_holder.py")
@@ -85,12 +86,6 @@ def end_server(data_dir: Path) -> None:
     deadline = monotonic() + PATIENCE
     while is_locked(lock):
         assert monotonic() < deadline, "the server outlived its SIGKILL"
-
-
-async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await is_so():  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(0.02)
 
 
 async def run_id(url: str) -> str:
@@ -338,7 +333,7 @@ async def test_a_server_that_is_killed_comes_back_with_everything(folder: Path, 
                     except (RedisError, OSError):
                         return False
 
-                await until(is_back)
+                await eventually(is_back)
             assert await keys_in(url) == {0, 1, 2}
     events = [entry["event"] for entry in logs]
     assert events == [
@@ -361,13 +356,13 @@ async def test_a_server_that_cannot_be_restarted_is_tried_again(folder: Path) ->
             async def has_failed() -> bool:
                 return any(entry["event"] == "redis_restart_failed" for entry in logs)
 
-            await until(has_failed)
+            await eventually(has_failed)
             (folder / "elsewhere").rename(files)
 
             async def is_back() -> bool:
                 return any(entry["event"] == "redis_restarted" for entry in logs)
 
-            await until(is_back)
+            await eventually(is_back)
             assert await run_id(url)
 
 
@@ -526,7 +521,7 @@ async def test_a_server_that_is_still_loading_is_waited_for(folder: Path) -> Non
             state = await client.info("persistence")
             return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
-        await until(is_rewritten)
+        await eventually(is_rewritten)
     server = instead_of_server(folder, f'exec "{find_server()}" "$@" --key-load-delay 600')
     async with EmbeddedRedis(folder, server=server, answer_within=1.0).own() as url:
         assert await keys_in(url) == set(range(3000))
@@ -542,7 +537,7 @@ async def test_a_server_that_holds_no_lock_is_not_doubled(folder: Path) -> None:
             except (RedisError, OSError):
                 return False
 
-        await until(answers)
+        await eventually(answers)
         assert "did not start answers at" in await refusal(redis)
         assert await answers()
 
@@ -586,7 +581,7 @@ async def test_a_cancelled_start_leaves_nothing_running(folder: Path) -> None:
     async def is_started() -> bool:
         return (folder / "data" / "redis.lock").exists() and (folder / "data" / "redis.lock").read_text() != ""
 
-    await until(is_started)
+    await eventually(is_started)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -14,7 +14,8 @@ from bridge import app
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import TAG
 from bridge.settings import Role
-from tests.rig import ADA, GENERAL, GRACE, Rig, hurry, is_draft, markdown, settled, until
+from tests.rig import ADA, GENERAL, GRACE, Rig, hurry, is_draft, markdown, settled
+from tests.waiting import eventually
 
 ANSWER = "one two three four five six seven eight nine"
 LONG = "\n\n".join("some words " * 20 + str(number) for number in range(60))
@@ -230,7 +231,7 @@ async def answer_remembered(redis: Redis) -> None:
     async def is_noted() -> bool:
         return any([await redis.hexists(key, "answer") for key in await redis.keys(f"{TAG}:question:notes:*")])
 
-    await until(is_noted)
+    await eventually(is_noted)
 
 
 @pytest.mark.parametrize("fault", ["hang", "hang_after"])

@@ -11,7 +11,8 @@ from bridge import feedback
 from bridge.app import Bridge
 from bridge.dead_letters import DeadLetters
 from bridge.playground.slack_events import reaction_event
-from tests.rig import ADA, ALAN, BOTH_WAYS, GENERAL, GRACE, HELP, Rig, count, hurry, settled, until
+from tests.rig import ADA, ALAN, BOTH_WAYS, GENERAL, GRACE, HELP, Rig, count, hurry, settled
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -213,7 +214,7 @@ async def test_a_vote_on_a_draft_waits_for_the_answer(rig: Rig, redis: Redis) ->
         async def has_looked() -> bool:
             return count(bridge, "work_total", kind="vote", result="again") > 0
 
-        await until(has_looked)
+        await eventually(has_looked)
         assert not rig.kapa.feedback_log
         rig.kapa.release()
         await rig.kapa.wait_for(lambda: rig.kapa.feedback_log)

@@ -24,6 +24,7 @@ from bridge.inbox import (
     Write,
     thread_key,
 )
+from tests.waiting import eventually
 
 PATIENCE = 20.0
 READY = f"{TAG}:question:ready"
@@ -52,13 +53,6 @@ async def take(inbox: Inbox, limit: int = 100) -> list[Ticket]:
 async def take_one(inbox: Inbox) -> Ticket:
     [ticket] = await take(inbox)
     return ticket
-
-
-async def until(ask: Callable[[], Awaitable[T]]) -> T:
-    async with asyncio.timeout(PATIENCE):
-        while not (found := await ask()):  # noqa: ASYNC110 - what is waited for happens in Redis
-            await asyncio.sleep(0.005)
-    return found
 
 
 async def content(redis: Any) -> dict[str, Any]:
@@ -256,7 +250,7 @@ async def test_no_more_is_taken_than_there_is_room_for(inbox: Inbox, redis: Redi
 
 async def test_a_worker_that_waits_hears_of_what_is_put(inbox: Inbox, redis: Redis, redis_url: str) -> None:
     waiting = asyncio.create_task(inbox.take(1, wait_seconds=PATIENCE))
-    await until(lambda: _blocked(redis))
+    await eventually(lambda: _blocked(redis))
     await put(inbox, item(1))
     assert [ticket.item for ticket in await waiting] == [item(1)]
 
@@ -344,7 +338,7 @@ async def test_a_dead_workers_ticket_is_taken_over_after_its_lease(inbox: Inbox,
     await inbox.remember(ticket, {"posts": '["1.2"]'})
     assert await at(redis, "b", lease_seconds=3600).take_over(9) == []
     heir = at(redis, "b", lease_seconds=0.05)
-    [taken_over] = await until(lambda: heir.take_over(9))
+    [taken_over] = await eventually(lambda: heir.take_over(9))
     assert taken_over == Ticket(ticket.id, item(1), deaths=1, is_resumed=True, notes={"posts": '["1.2"]'})
     await heir.finish(taken_over)
     assert (await take_one(heir)).item == item(2)
@@ -444,7 +438,7 @@ async def test_what_waits_is_promoted_when_its_time_has_come_and_not_before(inbo
     await inbox.retry(soon, wait_seconds=0.02)
     await put(inbox, item(3))
     assert await take(inbox) == []
-    assert await until(inbox.promote) == 1
+    assert await eventually(inbox.promote) == 1
     ticket = await take_one(inbox)
     assert (ticket.item, ticket.failures, ticket.is_resumed) == (item(1), 1, True)
     assert await redis.zrange(LATER, 0, -1) == ["t:c:2"]

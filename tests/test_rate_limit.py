@@ -1,7 +1,7 @@
 """The rate limit on a real Redis, by Redis' own clock: what Redis was told to do is read from its MONITOR."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sized
+from collections.abc import AsyncIterator, Sized
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from bridge import redis_client
 from bridge.inbox import TAG
 from bridge.rate_limit import RateLimit, Wait
+from tests.waiting import eventually
 
 PATIENCE = 20.0
 LONG = 600.0  # a window that no test sees the end of
@@ -30,19 +31,13 @@ def limit_of(limit: int, redis: Redis, window_seconds: float = LONG, **options: 
     return RateLimit(redis, "kapa", limit=limit, window_seconds=window_seconds, **options)
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not is_so():  # noqa: ASYNC110 - what is waited for happens in other tasks, by way of Redis
-            await asyncio.sleep(0.005)
-
-
 async def line_up(limit: RateLimit, *names: str) -> list["asyncio.Task[None]"]:
     """Let waiters ask one after the other; returns once all of them stand in line."""
     tasks = []
     for name in names:
         waits: list[Wait] = []
         tasks.append(asyncio.create_task(limit.acquire(name, waits.append)))
-        await until(partial(_has, waits, 1))
+        await eventually(partial(_has, waits, 1))
     return tasks
 
 
@@ -74,7 +69,7 @@ class Grants:
                     self.all.append((words[3].partition("|")[0], int(words[2])))
 
     async def reach(self, count: int) -> None:
-        await until(partial(_has, self.all, count))
+        await eventually(partial(_has, self.all, count))
 
 
 @pytest.fixture
@@ -134,7 +129,7 @@ async def test_each_hears_its_place_in_the_line(redis: Redis) -> None:
     tasks = []
     for number in range(3):
         tasks.append(asyncio.create_task(limit.acquire(f"q{number}", heard.append)))
-        await until(partial(_has, heard, number + 1))
+        await eventually(partial(_has, heard, number + 1))
     assert [wait.place for wait in heard] == [1, 2, 3]
     assert all(0 < wait.seconds <= LONG for wait in heard)
     await end(*tasks)
@@ -147,7 +142,7 @@ async def test_who_comes_later_does_not_overtake_who_waits_for_what_is_free_by_n
     await redis.delete(GRANTED)
     heard: list[Wait] = []
     task = asyncio.create_task(sleeper.acquire("second", heard.append))
-    await until(partial(_has, heard, 1))
+    await eventually(partial(_has, heard, 1))
     assert heard[0].place == 2
     await sleeper.acquire("first")
     await end(*tasks, task)
@@ -160,7 +155,7 @@ async def test_who_died_waiting_loses_its_place(redis: Redis) -> None:
     heard: list[Wait] = []
     living = limit_of(1, redis, patience_seconds=0.2, sleep=soon)
     task = asyncio.create_task(living.acquire("living", heard.append))
-    await until(lambda: bool(heard) and heard[-1].place == 1)
+    await eventually(lambda: bool(heard) and heard[-1].place == 1)
     assert await redis.zrange(WAITING, 0, -1) == ["living"]
     await redis.delete(GRANTED)
     async with asyncio.timeout(PATIENCE):
@@ -233,7 +228,7 @@ async def test_a_pause_is_told_to_who_waits_and_refuses_who_does_not(redis: Redi
     assert not await limit.try_acquire("x")
     heard: list[Wait] = []
     task = asyncio.create_task(limit.acquire("q", heard.append))
-    await until(partial(_has, heard, 1))
+    await eventually(partial(_has, heard, 1))
     assert heard[0].place == 1
     assert heard[0].seconds == pytest.approx(LONG, abs=PATIENCE)
     await end(task)

@@ -13,7 +13,8 @@ from bridge import app
 from bridge.app import Bridge, StartError
 from bridge.settings import Role
 from bridge.slack import socket
-from tests.rig import ADA, GENERAL, GRACE, HELP, Rig, markdown, until, waiting
+from tests.rig import ADA, GENERAL, GRACE, HELP, Rig, markdown, waiting
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ async def rig(redis_url: str, tmp_path: Path) -> AsyncIterator[Rig]:
         yield rig
 
 
-async def hears_again(rig: Rig, redis: Redis, text: str = "How?") -> None:
+async def assert_hears_again(rig: Rig, redis: Redis, text: str = "How?") -> None:
     """Say something until it arrives: Slack too sends again what a lost connection did not acknowledge."""
     ts = await rig.slack.say(ADA, GENERAL, text)
     await rig.slack.delivered()
@@ -46,7 +47,7 @@ async def hears_again(rig: Rig, redis: Redis, text: str = "How?") -> None:
             await rig.slack.delivered()
         return False
 
-    await until(arrived)
+    await eventually(arrived)
 
 
 def opened(rig: Rig) -> int:
@@ -66,7 +67,7 @@ async def test_a_lost_connection_is_replaced(rig: Rig, redis: Redis, name: str) 
         SHOCKS[name](rig)
         await rig.slack.wait_for(lambda: opened(rig) > before, 15)
         await rig.slack.wait_for(lambda: rig.slack.sockets, 15)
-        await hears_again(rig, redis)
+        await assert_hears_again(rig, redis)
 
 
 @pytest.mark.parametrize("reason", ["warning", "refresh_requested", "link_disabled", "too_many_websockets"])
@@ -75,7 +76,7 @@ async def test_a_disconnect_frame_is_followed(rig: Rig, redis: Redis, reason: st
         before = opened(rig)
         await rig.slack.send_disconnect(reason)
         await rig.slack.wait_for(lambda: opened(rig) > before, 15)
-        await hears_again(rig, redis)
+        await assert_hears_again(rig, redis)
 
 
 async def test_a_warning_and_a_refresh_at_once(rig: Rig, redis: Redis) -> None:
@@ -83,7 +84,7 @@ async def test_a_warning_and_a_refresh_at_once(rig: Rig, redis: Redis) -> None:
         await rig.slack.send_disconnect("warning")
         await rig.slack.send_disconnect("refresh_requested")
         await rig.slack.wait_for(lambda: opened(rig) >= 3, 15)
-        await hears_again(rig, redis)
+        await assert_hears_again(rig, redis)
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -93,13 +94,13 @@ async def test_a_refused_upgrade_does_not_end_the_hearing(rig: Rig, redis: Redis
         rig.slack.refuse_upgrades(times)
         rig.slack.drop_sockets()
         await rig.slack.wait_for(lambda: rig.slack.sockets, 20)
-        await hears_again(rig, redis)
+        await assert_hears_again(rig, redis)
 
 
 async def test_an_upgrade_refused_at_the_start(rig: Rig, redis: Redis) -> None:
     rig.slack.refuse_upgrades(2)
     async with rig.bridge(Role.INGRESS):
-        await hears_again(rig, redis)
+        await assert_hears_again(rig, redis)
 
 
 @pytest.mark.parametrize("fault", ["500", "429", "drop_before", "garbage", "internal_error"])
@@ -108,7 +109,7 @@ async def test_an_address_that_is_not_given_is_asked_for_again(rig: Rig, redis: 
         rig.slack.fault("apps.connections.open", fault, 3)
         rig.slack.drop_sockets()
         await rig.slack.wait_for(lambda: rig.slack.sockets, 20)
-        await hears_again(rig, redis)
+        await assert_hears_again(rig, redis)
 
 
 async def test_an_address_that_never_comes_is_asked_for_again(rig: Rig, redis: Redis) -> None:
@@ -116,7 +117,7 @@ async def test_an_address_that_never_comes_is_asked_for_again(rig: Rig, redis: R
         rig.slack.fault("apps.connections.open", "hang")
         rig.slack.drop_sockets()
         await rig.slack.wait_for(lambda: rig.slack.sockets, 20)
-        await hears_again(rig, redis)
+        await assert_hears_again(rig, redis)
 
 
 async def test_what_was_asked_while_nobody_heard_is_answered_once(rig: Rig, redis: Redis) -> None:
@@ -148,12 +149,12 @@ async def test_readiness_follows_the_connection(rig: Rig) -> None:
         async def is_not_ready() -> bool:
             return await status(bridge) == 503
 
-        await until(is_ready)
+        await eventually(is_ready)
         rig.slack.fault("apps.connections.open", "500", 1_000)
         rig.slack.drop_sockets()
-        await until(is_not_ready)
+        await eventually(is_not_ready)
         rig.slack.clear_faults()
-        await until(is_ready)
+        await eventually(is_ready)
 
 
 @pytest.mark.parametrize(
@@ -177,4 +178,4 @@ async def test_slack_may_be_away_at_the_start(rig: Rig, redis: Redis, monkeypatc
     rig.slack.fault("auth.test", "500", 2)
     rig.slack.fault("apps.connections.open", "502", 2)
     async with rig.bridge(Role.INGRESS):
-        await hears_again(rig, redis)
+        await assert_hears_again(rig, redis)

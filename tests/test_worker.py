@@ -25,6 +25,7 @@ from bridge.dead_letters import DeadLetters
 from bridge.inbox import GROUP, TAG, Inbox, Item, Kind, LeaseLostError, Put, Ticket, Write
 from bridge.work import Again, Done, GaveUp, Lease, Outcome
 from bridge.worker import MOST_FAULTS, Worker
+from tests.waiting import eventually
 
 PATIENCE = 30.0
 READY, LATER = f"{TAG}:question:ready", f"{TAG}:question:later"
@@ -53,15 +54,9 @@ async def forever(_: float) -> None:
     await asyncio.Event().wait()
 
 
-async def until(is_so: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await is_so():  # noqa: ASYNC110 - what is waited for happens in Redis, in tasks and in processes
-            await asyncio.sleep(0.005)
-
-
-async def settled(work: "Working", *results: str) -> None:
+async def assert_settled(work: "Working", *results: str) -> None:
     """Wait until so many are settled, and see that they are these."""
-    await until(partial(_has, work.settled, len(results)))
+    await eventually(partial(_has, work.settled, len(results)))
     assert work.settled == list(results)
 
 
@@ -168,7 +163,7 @@ async def test_lines_run_side_by_side(redis: Redis) -> None:
 
     await put(redis, *(item(number, f"t:c:{number}") for number in range(5)))
     async with working(at(redis), Journey(meet)) as work:
-        await settled(work, *["met"] * 5)
+        await assert_settled(work, *["met"] * 5)
 
 
 async def test_a_line_is_dealt_with_one_at_a_time_and_in_order_by_all_workers(redis: Redis) -> None:
@@ -189,8 +184,8 @@ async def test_a_line_is_dealt_with_one_at_a_time_and_in_order_by_all_workers(re
     journey = Journey(deal)
     async with working(at(redis), journey, concurrency=3) as one, working(at(redis, "b"), journey) as other:
         await put(redis, *items)
-        await until(partial(_has, finished, 40))
-        await until(lambda: _is_zero(redis.xlen(READY)))
+        await eventually(partial(_has, finished, 40))
+        await eventually(lambda: _is_zero(redis.xlen(READY)))
     assert set(most.values()) == {1}
     assert len(one.settled) + len(other.settled) == 40
     for line in range(10):
@@ -213,10 +208,10 @@ async def test_no_more_run_at_once_than_there_is_room_for(redis: Redis) -> None:
 
     await put(redis, *(item(number, f"t:c:{number}") for number in range(7)))
     async with working(at(redis), Journey(wait), concurrency=2) as work:
-        await until(partial(_has, running, 2))
+        await eventually(partial(_has, running, 2))
         assert await owners(redis) == ["a", "a"]
         gate.set()
-        await settled(work, *["done"] * 7)
+        await assert_settled(work, *["done"] * 7)
     assert max(running) == 2
 
 
@@ -230,7 +225,7 @@ async def test_what_is_done_is_finished_with_its_writes(redis: Redis) -> None:
 
     await put(redis, item(1), item(2))
     async with working(at(redis), Journey(write)) as work:
-        await settled(work, "written", "written")
+        await assert_settled(work, "written", "written")
     assert await redis.mget("{bridge}:early", "{bridge}:late") == ["1", "2"]
     assert set(await redis.keys("*question*")) == {READY}
 
@@ -246,7 +241,7 @@ async def test_what_is_to_be_tried_again_is_with_what_was_remembered(redis: Redi
     journey = Journey(third_time)
     await put(redis, item(1), item(2))
     async with working(at(redis), journey) as work:
-        await until(partial(_has, work.settled, 6))
+        await eventually(partial(_has, work.settled, 6))
     assert work.settled == ["again", "again", "done"] * 2
     assert journey.ids == ["q1"] * 3 + ["q2"] * 3
     assert [ticket.failures for ticket in journey.started[:3]] == [0, 1, 1]
@@ -262,7 +257,7 @@ async def test_what_is_given_up_becomes_a_dead_letter_and_the_next_has_its_turn(
 
     await put(redis, item(1), item(2))
     async with working(at(redis), Journey(give_up)) as work:
-        await settled(work, "dead", "done")
+        await assert_settled(work, "dead", "done")
     [letter] = await DeadLetters(redis).read()
     assert (letter.item, letter.reason, letter.notes) == (item(1), "kapa: gone", {"note": "x"})
     assert await redis.get("{bridge}:told") == "1"
@@ -281,7 +276,7 @@ async def test_a_fault_is_tried_again_then_surrendered_and_ends_nothing_else(red
     await put(redis, item(1), item(2), item(11, "t:c:2"))
     hurrying = asyncio.create_task(hurry(redis))
     async with working(at(redis), journey) as work:
-        await until(partial(_has, work.settled, 5))
+        await eventually(partial(_has, work.settled, 5))
     hurrying.cancel()
     assert Counter(work.settled) == Counter({"again": MOST_FAULTS - 1, "dead": 1, "done": 2})
     assert [id_ for id_ in journey.ids if id_ != "q11"] == ["q1"] * MOST_FAULTS + ["q2"]
@@ -302,7 +297,7 @@ async def test_what_cannot_even_be_surrendered_becomes_a_dead_letter(redis: Redi
     await put(redis, item(1))
     hurrying = asyncio.create_task(hurry(redis))
     async with working(at(redis), Hopeless(fail)) as work:
-        await settled(work, *["again"] * (MOST_FAULTS - 1), "dead")
+        await assert_settled(work, *["again"] * (MOST_FAULTS - 1), "dead")
     hurrying.cancel()
     [letter] = await DeadLetters(redis).read()
     assert (letter.item, letter.reason) == (item(1), "fault of the bridge: see its log")
@@ -317,7 +312,7 @@ async def test_a_journey_that_finds_no_redis_is_gone_on_with_after_its_lease(red
     journey = Journey(no_redis_at_first)
     await put(redis, item(1), item(2))
     async with working(at(redis, lease_seconds=0.05), journey) as work:
-        await settled(work, "away", "done", "done")
+        await assert_settled(work, "away", "done", "done")
     assert journey.ids == ["q1", "q1", "q2"]
     assert journey.started[1].is_resumed
 
@@ -340,23 +335,23 @@ async def test_the_lease_of_a_long_journey_is_renewed(redis: Redis) -> None:
     # An hour's lease on a clock that runs so fast that renewals follow each other in tenths of a second.
     inbox, journey = at(redis, lease_seconds=3600), Journey(wait)
     async with working(inbox, journey, clock=lambda: monotonic() * 10_000) as work:
-        await until(partial(_has, journey.started, 1))
+        await eventually(partial(_has, journey.started, 1))
         for _ in range(3):
             [entry] = await pending(redis)
             await redis.xclaim(READY, GROUP, "a", 0, [entry["message_id"]], idle=1_800_000, justid=True)
-            await until(is_renewed)
+            await eventually(is_renewed)
         gate.set()
-        await settled(work, "done")
+        await assert_settled(work, "done")
 
 
 async def test_who_lost_its_lease_is_stopped_and_settles_nothing(redis: Redis) -> None:
     journey = Journey(endless)
     await put(redis, item(1), item(2))
     async with working(at(redis, lease_seconds=60), journey, clock=lambda: monotonic() * 1000) as work:
-        await until(partial(_has, journey.started, 1))
+        await eventually(partial(_has, journey.started, 1))
         await steal(redis)
-        await settled(work, "lost")
-        await until(lambda: _is_zero(_number(work.worker.running)))
+        await assert_settled(work, "lost")
+        await eventually(lambda: _is_zero(_number(work.worker.running)))
     assert journey.cancelled == ["q1"]
     assert await owners(redis) == ["b"]
     assert await redis.llen(f"{TAG}:question:line:t:c:1") == 2
@@ -374,7 +369,7 @@ async def test_an_outcome_that_comes_too_late_changes_nothing(redis: Redis, outc
 
     await put(redis, item(1), item(2))
     async with working(at(redis), Journey(lose_it), sleep=forever) as work:
-        await settled(work, "lost")
+        await assert_settled(work, "lost")
     assert await owners(redis) == ["b"]
     assert await redis.llen(f"{TAG}:question:line:t:c:1") == 2
     assert not await redis.exists(f"{TAG}:dead", LATER, f"{TAG}:question:notes:q1")
@@ -393,11 +388,11 @@ async def test_who_was_frozen_past_its_lease_notices_before_it_shows_anything(re
     await put(redis, item(1))
     journey = Journey(freeze)
     async with working(at(redis), journey, clock=lambda: now[0], sleep=forever) as work:
-        await until(partial(_has, journey.started, 1))
+        await eventually(partial(_has, journey.started, 1))
         await steal(redis)
         now[0] += 61
         thaw.set()
-        await settled(work, "lost")
+        await assert_settled(work, "lost")
     assert shown == []
     assert await owners(redis) == ["b"]
 
@@ -413,10 +408,10 @@ async def test_who_was_frozen_and_still_holds_its_ticket_goes_on(redis: Redis) -
     await put(redis, item(1))
     journey = Journey(freeze)
     async with working(at(redis), journey, clock=lambda: now[0], sleep=forever) as work:
-        await until(partial(_has, journey.started, 1))
+        await eventually(partial(_has, journey.started, 1))
         now[0] += 61
         thaw.set()
-        await settled(work, "shown")
+        await assert_settled(work, "shown")
 
 
 async def test_nobody_takes_over_from_itself_what_it_is_at_work_on(redis: Redis) -> None:
@@ -434,11 +429,11 @@ async def test_nobody_takes_over_from_itself_what_it_is_at_work_on(redis: Redis)
     await put(redis, item(1))
     # Nothing is renewed, as after a freeze or while Redis is away.
     async with working(at(redis, lease_seconds=0.05), journey, sleep=forever) as work:
-        await until(partial(_has, journey.started, 1))
-        await until(is_claimed_again)
+        await eventually(partial(_has, journey.started, 1))
+        await eventually(is_claimed_again)
         assert work.worker.running == 1
         gate.set()
-        await settled(work, "done")
+        await assert_settled(work, "done")
     assert journey.ids == ["q1"]
 
 
@@ -479,9 +474,9 @@ async def test_what_is_in_flight_is_finished_and_nothing_new_is_taken(redis: Red
     await put(redis, item(1), item(2))
     with capture_logs() as logs:
         async with working(at(redis), journey, drain_seconds=PATIENCE) as work:
-            await until(partial(_has, journey.started, 1))
+            await eventually(partial(_has, journey.started, 1))
             work.stop.set()
-            await until(lambda: _is_logged(logs, "draining"))
+            await eventually(lambda: _is_logged(logs, "draining"))
             await put(redis, item(11, "t:c:2"))
             gate.set()
             async with asyncio.timeout(PATIENCE):
@@ -504,8 +499,8 @@ async def test_what_is_not_finished_in_time_is_handed_back_at_once(redis: Redis,
     journey = Journey(note)
     await put(redis, item(1), item(2), item(11, "t:c:2"))
     async with working(at(redis, lease_seconds=3600), journey, drain_seconds=0.01) as work:
-        await until(partial(_has, journey.started, 2))
-        await until(partial(_has_notes, redis, 2))
+        await eventually(partial(_has, journey.started, 2))
+        await eventually(partial(_has_notes, redis, 2))
         if way == "cancelled":
             work.task.cancel()
             await asyncio.wait([work.task])
@@ -522,7 +517,7 @@ async def _has_notes(redis: Redis, count: int) -> bool:
 
 async def test_an_idle_worker_leaves_nothing_of_itself(redis: Redis) -> None:
     async with working(at(redis), Journey(done)):
-        await until(lambda: redis.exists(READY))
+        await eventually(lambda: redis.exists(READY))
     assert await redis.xinfo_consumers(READY, GROUP) == []
 
 
@@ -532,10 +527,10 @@ async def test_an_idle_worker_leaves_nothing_of_itself(redis: Redis) -> None:
 async def test_work_goes_on_after_redis_lost_everything(redis: Redis) -> None:
     async with working(at(redis), Journey(done)) as work:
         await put(redis, item(1))
-        await settled(work, "done")
+        await assert_settled(work, "done")
         await redis.flushall()
         await put(redis, item(1))
-        await settled(work, "done", "done")
+        await assert_settled(work, "done", "done")
 
 
 async def test_work_goes_on_after_redis_was_killed(redis: Redis) -> None:
@@ -544,16 +539,16 @@ async def test_work_goes_on_after_redis_was_killed(redis: Redis) -> None:
     async def kill_redis_once(lease: Lease) -> Outcome:
         if len(journey.started) == 1:
             os.kill(int((await redis.info("server"))["process_id"]), signal.SIGKILL)
-            await until(partial(_is_away, redis))
+            await eventually(partial(_is_away, redis))
         return Done("done", [Write(f"done:{lease.ticket.item.id}", "x", 100)])
 
     journey = Journey(kill_redis_once)
     await put(redis, item(1), item(2))
     async with working(at(redis, lease_seconds=0.5), journey) as work:
-        await until(partial(_holds, redis, "done:q1", "done:q2"))
+        await eventually(partial(_holds, redis, "done:q1", "done:q2"))
         await put(redis, item(3))
-        await until(partial(_holds, redis, "done:q3"))
-        await until(lambda: _is_zero(redis.xlen(READY)))
+        await eventually(partial(_holds, redis, "done:q3"))
+        await eventually(lambda: _is_zero(redis.xlen(READY)))
     assert work.settled.count("done") + work.settled.count("lost") == 3
     assert journey.ids[-2:] == ["q2", "q3"]
     assert set(journey.ids[:-2]) == {"q1"}
@@ -637,7 +632,7 @@ async def test_a_process_that_was_frozen_past_its_lease_settles_nothing(redis: R
             found.extend(await heir.take_over(1))
             return bool(found)
 
-        await until(take_over)
+        await eventually(take_over)
         await redis.set("go", "")
         await heir.finish(found[0], [Write("done:q1", "b", 100)])
         frozen.process.send_signal(signal.SIGCONT)
