@@ -60,6 +60,9 @@ class DeadLetters:
 
 
 def _dead_letter(id_: str, fields: Mapping[str, str]) -> DeadLetter:
-    item = Item.from_entry(fields["line"], fields["entry"])
+    try:
+        item = Item.from_entry(fields["line"], fields["entry"])
+    except (ValueError, TypeError):
+        item = Item(id="", line=fields["line"], order="", payload=fields["entry"])
     kind, notes = Kind(fields["kind"]), json.loads(fields["notes"])
     return DeadLetter(id_, int(id_.partition("-")[0]), kind, fields["reason"], item, notes)

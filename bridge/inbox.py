@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self, cast
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -37,10 +38,13 @@ NOTES_SECONDS: Final = 7 * 86_400
 # Slack sends again at once, after one minute and after five (https://docs.slack.dev/apis/events-api, Retries).
 EARLY_SECONDS: Final = 400
 EARLY_ITEMS: Final = 20
+GONE_SECONDS: Final = 86_400
 DEAD_LETTERS: Final = 10_000
 DEAD_LETTER_DAYS: Final = 30
 JOURNAL: Final = f"{TAG}:journal"
 JOURNAL_ENTRIES: Final = 20_000
+
+log = structlog.get_logger()
 
 
 class Kind(StrEnum):
@@ -142,6 +146,7 @@ class Inbox:
         self._renew = redis.register_script(scripts.RENEW)
         self._promote = redis.register_script(scripts.PROMOTE)
         self._leave = redis.register_script(scripts.LEAVE)
+        self._sign_off = redis.register_script(scripts.SIGN_OFF)
 
     def _notes(self, item: Item) -> str:
         return f"{TAG}:{self.kind}:notes:{item.id}"
@@ -170,19 +175,21 @@ class Inbox:
         return Put(await self._put(keys=keys, args=args))
 
     async def open(self) -> None:
-        """Make the consumer group, where it is missing."""
+        """Make the consumer group, where it is missing, and sign off workers that were killed long ago."""
         try:
             await self._redis.xgroup_create(self._ready, GROUP, id="0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+        await self._sign_off(keys=[self._ready], args=[GROUP, GONE_SECONDS * 1000])
 
     async def take(self, limit: int, *, wait_seconds: float) -> list[Ticket]:
         """Take up to `limit` tickets, waiting at most so long for the first."""
         block = max(1, int(wait_seconds * 1000))
         reply = await self._redis.xreadgroup(GROUP, self.worker, {self._ready: ">"}, count=limit, block=block)
         streams = cast("list[tuple[str, list[_Entry]]]", reply or [])
-        return [await self._ticket(ticket, fields) for _, entries in streams for ticket, fields in entries]
+        found = [(ticket, fields, False) for _, entries in streams for ticket, fields in entries]
+        return await self._tickets(found)
 
     async def take_over(self, limit: int, *, running: Container[str] = ()) -> list[Ticket]:
         """Take up to `limit` tickets whose worker gave no sign of life for a whole lease.
@@ -198,11 +205,27 @@ class Inbox:
             count=limit,
         )
         self._claim_cursor, entries, *_ = cast("tuple[str, list[_Entry]]", reply)
-        found = [(ticket, fields) for ticket, fields in entries if fields and ticket not in running]
-        return [await self._ticket(ticket, fields, died=True) for ticket, fields in found]
+        found = [(ticket, fields, True) for ticket, fields in entries if fields and ticket not in running]
+        return await self._tickets(found)
 
-    async def _ticket(self, ticket: str, fields: Mapping[str, str], *, died: bool = False) -> Ticket:
-        item = Item.from_entry(fields["line"], fields["entry"])
+    async def _tickets(self, found: Sequence[tuple[str, Mapping[str, str], bool]]) -> list[Ticket]:
+        tickets = []
+        for ticket, fields, died in found:
+            try:
+                item = Item.from_entry(fields["line"], fields["entry"])
+            except (ValueError, KeyError, TypeError):
+                await self._bury_unreadable(ticket, fields)
+            else:
+                tickets.append(await self._ticket(ticket, item, fields, died=died))
+        return tickets
+
+    async def _bury_unreadable(self, ticket: str, fields: Mapping[str, str]) -> None:
+        """Give up what no worker can read, such as a later version's: it would end every worker that took it."""
+        log.error("entry_unreadable", kind=self.kind, line=fields.get("line"), ticket=ticket)
+        item = Item(id="", line=fields.get("line", ""), order="", payload="")
+        await self.finish(Ticket(ticket, item), dead_reason="this version cannot read it")
+
+    async def _ticket(self, ticket: str, item: Item, fields: Mapping[str, str], *, died: bool) -> Ticket:
         is_resumed = died or fields.get("again") == "1"
         if not is_resumed:
             return Ticket(ticket, item)

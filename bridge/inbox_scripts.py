@@ -14,9 +14,18 @@ local function take_out(ready, group, ticket)
   redis.call('XACK', ready, group, ticket)
   redis.call('XDEL', ready, ticket)
 end
+local function read(entry)
+  local is_read, parts = pcall(cjson.decode, entry)
+  if is_read and type(parts) == 'table' then return tostring(parts[1]), tostring(parts[2]) end
+  return '', ''
+end
+-- A ticket says whether its item was tried before: while it stood in line, or before it was given up and put back.
 local function hand_out(ready, line, name, again)
   local entry = redis.call('LINDEX', line, 0)
-  if entry then redis.call('XADD', ready, '*', 'line', name, 'entry', entry, 'again', again) end
+  if not entry then return end
+  local notes = string.gsub(ready, 'ready$', 'notes:') .. (read(entry))
+  if redis.call('EXISTS', notes) == 1 then again = '1' end
+  redis.call('XADD', ready, '*', 'line', name, 'entry', entry, 'again', again)
 end
 """
 
@@ -40,7 +49,8 @@ local function enter(entry, order, marks)
   if at == 0 then hand_out(ready, line, ARGV[1], '') end
   while at > 1 do
     local before = redis.call('LINDEX', line, at - 1)
-    if cjson.decode(before)[2] <= order then break end
+    local _, order_before = read(before)
+    if order_before <= order then break end
     redis.call('LSET', line, at, before)
     redis.call('LSET', line, at - 1, entry)
     at = at - 1
@@ -62,7 +72,7 @@ enter(ARGV[2], ARGV[3], marks)
 if is_new then
   for _, kept in ipairs(redis.call('LRANGE', early, 0, -1)) do
     local entry, its_marks = unpack(cjson.decode(kept))
-    local order = cjson.decode(entry)[2]
+    local _, order = read(entry)
     if order > ARGV[3] and not is_seen(its_marks) then enter(entry, order, its_marks) end
   end
   redis.call('DEL', early)
@@ -191,3 +201,17 @@ if redis.call('RPUSH', KEYS[3], ARGV[3]) == 1 then hand_out(KEYS[2], KEYS[3], AR
 return 1
 """
 )
+
+# KEYS: ready   ARGV: group, idle ms   Workers that were killed and hold nothing any more are signed off.
+SIGN_OFF = """
+local gone = 0
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local fields = {}
+  for i = 1, #consumer, 2 do fields[consumer[i]] = consumer[i + 1] end
+  if fields['pending'] == 0 and fields['idle'] > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], fields['name'])
+    gone = gone + 1
+  end
+end
+return gone
+"""

@@ -53,7 +53,7 @@ def consider(message: Message, rules: Rules) -> Ask | Silence:
     if not message.text and not message.mentions_bridge:
         return Silence.NO_TEXT
     is_for_bridge = message.is_direct or message.mentions_bridge
-    if message.addresses_someone_else and not message.mentions_bridge:
+    if message.addresses_someone_else and not is_for_bridge:
         return Silence.SOMEONE_ELSE
     if not is_for_bridge and message.thread is None and rules.only_mentions:
         return Silence.NOT_MENTIONED

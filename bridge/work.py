@@ -56,6 +56,7 @@ class Lease:
         self._inbox = inbox
         self._clock = clock
         self._until = taken_at + inbox.lease_seconds
+        self.is_settling = False
 
     def renewed(self, asked_at: float) -> None:
         """Take note that the lease was renewed by a request sent at `asked_at` (monotonic seconds)."""

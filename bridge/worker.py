@@ -123,6 +123,7 @@ class Worker:
         log.info("work_started", kind=kind, item=ticket.item.id, failures=ticket.failures, deaths=ticket.deaths)
         try:
             outcome = await self._run(lease)
+            lease.is_settling = True
             result = await self._settle(ticket, outcome)
         except LeaseLostError:
             log.warning("lease_lost", kind=kind, item=ticket.item.id)
@@ -181,12 +182,13 @@ class Worker:
 
     async def _renew(self) -> None:
         asked_at = self._clock()
-        held = dict(self._running)
+        # One that is being settled may be done in Redis before its reply is here: that is no lease lost.
+        held = {task: lease for task, lease in self._running.items() if not lease.is_settling}
         kept = await self._inbox.renew([lease.ticket for lease in held.values()])
         for task, lease in held.items():
             if lease.ticket.id in kept:
                 lease.renewed(asked_at)
-            elif task in self._running:
+            elif task in self._running and not lease.is_settling:
                 log.warning("lease_lost", kind=self._inbox.kind, item=lease.ticket.item.id)
                 self._lost.add(task)
                 task.cancel()

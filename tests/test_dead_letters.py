@@ -154,3 +154,34 @@ async def test_old_ones_are_dropped(inbox: Inbox, letters: DeadLetters, redis: R
     await bury(inbox, item(1))
     assert [letter.item for letter in await letters.read()] == [item(9), item(1)]
     assert [letter.id for letter in await letters.read(last=ids[1])] == [ids[1]]
+
+
+async def test_one_that_is_put_back_behind_another_keeps_what_is_known_of_it(
+    inbox: Inbox, letters: DeadLetters
+) -> None:
+    await bury(inbox, item(1), posts='["1.2"]', answer="42")
+    await bury(inbox, item(2), posts='["2.2"]')
+    assert len(await letters.retry([letter.id for letter in await letters.read()])) == 2
+    taken = []
+    for _ in range(2):
+        [ticket] = await take(inbox)
+        taken.append((ticket.item.id, ticket.is_resumed, ticket.notes))
+        await inbox.finish(ticket)
+    assert taken == [("q1", True, {"posts": '["1.2"]', "answer": "42"}), ("q2", True, {"posts": '["2.2"]'})]
+
+
+@pytest.mark.parametrize("entry", ["no JSON", "[]", "{}", "null", '["a"]', "[1, 2, 3, 4]"])
+async def test_what_cannot_be_read_is_given_up_and_holds_nobody_up(
+    inbox: Inbox, letters: DeadLetters, redis: Redis, entry: str
+) -> None:
+    line = item(1).line
+    await redis.rpush(f"{TAG}:question:line:{line}", entry)
+    await redis.xadd(f"{TAG}:question:ready", {"line": line, "entry": entry})
+    await inbox.put(item(1), seen=[])
+    await inbox.put(item(2), seen=[])
+    assert await take(inbox) == []
+    [ticket] = await take(inbox)
+    assert ticket.item == item(1)
+    [letter] = await letters.read()
+    assert (letter.item.payload, letter.item.line) == (entry, line)
+    assert await letters.drop([letter.id]) == [letter.id]

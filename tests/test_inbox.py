@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from bridge import inbox_scripts as scripts
 from bridge import redis_client
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import (
@@ -570,3 +571,26 @@ async def test_what_comes_early_is_forgotten_in_time_and_number(redis: Redis) ->
     [key] = [key async for key in redis.scan_iter("*early*")]
     assert await redis.llen(key) == EARLY_ITEMS
     assert 0 < await redis.ttl(key) <= EARLY_SECONDS
+
+
+async def test_a_worker_that_was_killed_long_ago_is_signed_off_and_one_that_holds_something_is_not(
+    redis: Redis,
+) -> None:
+    gone, holder = Inbox(redis, Kind.QUESTION, worker="gone"), Inbox(redis, Kind.QUESTION, worker="holder")
+    await gone.open()
+    for worker in (gone, holder):
+        await worker.put(item(1, f"t:c:{worker.worker}"), seen=[])
+        [ticket] = await worker.take(1, wait_seconds=1)
+        if worker is gone:
+            await worker.finish(ticket)
+    sign_off = redis.register_script(scripts.SIGN_OFF)
+    assert await sign_off(keys=[READY], args=[GROUP, 60_000]) == 0
+    await eventually(lambda: _idle(redis, "gone"))
+    assert await sign_off(keys=[READY], args=[GROUP, 1]) == 1
+    assert [consumer["name"] for consumer in await redis.xinfo_consumers(READY, GROUP)] == ["holder"]
+
+
+async def _idle(redis: Redis, name: str) -> bool:
+    return any(
+        consumer["idle"] > 1 for consumer in await redis.xinfo_consumers(READY, GROUP) if consumer["name"] == name
+    )

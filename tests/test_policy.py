@@ -53,7 +53,7 @@ ASKED, IF_KNOWN = False, True
         # A message to another person
         (replace(TOP, addresses_someone_else=True), ALL, Silence.SOMEONE_ELSE),
         (replace(REPLY, addresses_someone_else=True), ALL, Silence.SOMEONE_ELSE),
-        (replace(DIRECT, addresses_someone_else=True), ALL, Silence.SOMEONE_ELSE),
+        (replace(DIRECT, addresses_someone_else=True), ALL, ASKED),
         (replace(TOP, addresses_someone_else=True, mentions_bridge=True), MENTIONS, ASKED),
         (replace(REPLY, addresses_someone_else=True, mentions_bridge=True), MENTIONS, ASKED),
         # No text; a bare mention asks for help

@@ -161,7 +161,7 @@ class KapaClient:
         async with self._request("POST", path, body) as response:
             await self._succeed(response, on_thread=query.thread_id is not None)
             decoder, size, is_open = StreamDecoder(), 0, True
-            while is_open and not decoder.is_over:
+            while is_open and not (decoder.is_over or (decoder.is_said_to_end and builder.is_complete)):
                 data = await _next(response.content, self._limits)
                 is_open = data != b""
                 size += len(data)

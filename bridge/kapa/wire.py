@@ -249,15 +249,16 @@ class StreamDecoder:
 
     Records are JSON objects that each end with U+241E. Unknown types and fields are ignored; a record that
     cannot be read gives a `Failure`. `is_over` tells that the end, an error or a broken record was seen, and
-    that nothing after it counts. Never raises.
+    that nothing after it counts; `is_said_to_end`, that some record called itself the last. Never raises.
     """
 
-    __slots__ = ("_buffer", "_searched", "is_over")
+    __slots__ = ("_buffer", "_searched", "is_over", "is_said_to_end")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
         self.is_over = False
+        self.is_said_to_end = False
 
     def feed(self, data: bytes) -> list[Piece]:
         """Take the next bytes and give the pieces they complete."""
@@ -310,7 +311,8 @@ class StreamDecoder:
             return self._broken(_UNREADABLE)
         if end != len(line):
             return self._broken(_UNREADABLE)
-        if kind == "error" or (kind == "identifiers" and chunk.get("stream_end") is True):
+        self.is_said_to_end = self.is_said_to_end or chunk.get("stream_end") is True
+        if kind == "error" or (kind == "identifiers" and self.is_said_to_end):
             self.is_over = True
         return piece
 
