@@ -15,15 +15,16 @@ import structlog
 
 from bridge import policy
 from bridge.chat import Chat, ChatBusyError, ChatError, ChatRefusedError
-from bridge.display import Display, Painter, Sleep, Status
+from bridge.display import Display, Painter, Sleep
 from bridge.journal import QuestionEntry
 from bridge.kapa.client import KapaClient
 from bridge.kapa.wire import KapaError, KapaRefused, KapaThreadUnknown, KapaUnavailable
 from bridge.messages import Messages
 from bridge.models import Answer, Query, Question, Reply
 from bridge.rate_limit import RateLimit
-from bridge.store import NO_ANSWER, Store
-from bridge.work import Again, Done, GaveUp, Lease, Outcome
+from bridge.status import Status
+from bridge.store import NO_ANSWER, Store, message_key
+from bridge.work import Again, Done, GaveUp, Lease, Outcome, end
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ class _Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class _Ending:
     """How a question ends once its reply is shown: `answer` is None where the bridge speaks for itself.
 
     A `dead_reason` is for the operator, and makes the question a dead letter.
@@ -64,6 +65,7 @@ class Answering:
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time
     jitter: random.Random = field(default_factory=random.SystemRandom)
+    beside: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, lease: Lease) -> Outcome:
         """Answer the ticket's question, as `work.Journey` wants it."""
@@ -73,13 +75,24 @@ class Answering:
         if lease.ticket.deaths > policy.MOST_DEATHS:
             return await self.surrender(lease, "workers died over it")
         if not turn.question.text:
-            return await self._tell(turn, _End("helped", Reply(self.messages.help)))
-        async with Status(self.chat, turn.question, self.messages.thinking, self.sleep):
+            return await self._tell(turn, _Ending("helped", Reply(self.messages.help)))
+        async with Status(
+            self.chat,
+            turn.question,
+            self.messages.thinking,
+            has_posted=lambda: turn.display.has_posted,
+            beside=self.beside,
+            sleep=self.sleep,
+        ):
             return await self._answer(turn)
+
+    async def close(self) -> None:
+        """End what is still being done beside the journeys."""
+        await end(*self.beside)
 
     async def surrender(self, lease: Lease, reason: str) -> Outcome:
         """Give the question up after a fault of ours."""
-        return await self._tell(self._turn(lease), _End("failed", Reply(self.messages.failed), dead_reason=reason))
+        return await self._tell(self._turn(lease), _Ending("failed", Reply(self.messages.failed), dead_reason=reason))
 
     def _turn(self, lease: Lease) -> _Turn:
         question = Question.from_json(lease.ticket.item.payload)
@@ -92,7 +105,7 @@ class Answering:
             return await self._without_answer(error, turn)
         text = answer.text.strip() or self.messages.nothing_found
         note = self.messages.uncertain if answer.is_uncertain else ""
-        return await self._tell(turn, _End("answered", Reply(text, answer.sources, note=note), answer))
+        return await self._tell(turn, _Ending("answered", Reply(text, answer.sources, note=note), answer))
 
     async def _obtain(self, turn: _Turn) -> Answer:
         """Give the answer that an earlier attempt got, else Kapa's, remembered before it is shown whole."""
@@ -109,7 +122,7 @@ class Answering:
     async def _ask(self, turn: _Turn, thread: str | None) -> Answer:
         question = turn.question
         if self.budget is not None:
-            await self.budget.acquire(question.id, lambda wait: log.info("budget_wait", place=wait.place))
+            await self.budget.acquire(turn.lease.ticket.item.id, lambda wait: log.info("budget_wait", place=wait.place))
         await turn.lease.confirm()
         query = Query(question.text, question.person, question.origin_url, thread)
         if not self.is_streaming:
@@ -128,19 +141,21 @@ class Answering:
 
     async def _without_answer(self, error: KapaError, turn: _Turn) -> Outcome:
         failures = turn.lease.ticket.failures + 1
-        log.warning("kapa_failed", reason=error.reason, status=error.status, failures=failures)
+        # What Kapa says may quote what the person asked.
+        log.warning("kapa_failed", error=type(error).__name__, status=error.status, failures=failures)
+        log.debug("kapa_said", reason=error.reason)
         if isinstance(error, KapaUnavailable):
             if error.is_rate_limit and self.budget is not None:
                 await self.budget.pause(min(error.retry_after or 1, policy.LONGEST_WAIT_SECONDS))
             wait = policy.question_wait(failures, error.retry_after, self.jitter.random())
             if wait is not None:
-                return Again(error.reason, wait)
+                return Again("kapa unavailable", wait)
         return await self._tell(turn, self._explain(error))
 
-    def _explain(self, error: KapaError) -> _End:
+    def _explain(self, error: KapaError) -> _Ending:
         """Put into words, for the person who asked, why there is no answer; and for the operator, if one must act."""
         if isinstance(error, KapaRefused):
-            return _End("refused", Reply(self.messages.too_long if error.status == 413 else self.messages.refused))
+            return _Ending("refused", Reply(self.messages.too_long if error.status == 413 else self.messages.refused))
         if not isinstance(error, KapaUnavailable):
             reply = Reply(self.messages.misconfigured)
         elif error.partial.strip():
@@ -150,34 +165,34 @@ class Answering:
             reply = Reply(self.messages.busy.format(minutes=minutes))
         else:
             reply = Reply(self.messages.unavailable)
-        return _End("failed", reply, dead_reason=f"kapa: {error.reason}")
+        return _Ending("failed", reply, dead_reason=f"kapa: {error.reason}")
 
-    async def _tell(self, turn: _Turn, end: _End) -> Outcome:
+    async def _tell(self, turn: _Turn, ending: _Ending) -> Outcome:
         """Show the final reply, and end the question if that worked."""
         try:
-            await turn.display.finish(end.reply)
+            await turn.display.finish(ending.reply)
         except ChatBusyError as error:
             return Again(error.reason, error.retry_after or 1, is_failure=False)
         except ChatRefusedError as error:
-            return self._settled(turn, replace(end, result="failed", dead_reason=f"slack: {error.reason}"))
+            return self._settled(turn, replace(ending, result="failed", dead_reason=f"slack: {error.reason}"))
         except ChatError as error:
             wait = policy.patient_wait(turn.lease.ticket.failures + 1, None, self.jitter.random())
             if wait is not None:
                 return Again(error.reason, wait)
-            return self._settled(turn, replace(end, result="failed", dead_reason=f"slack: {error.reason}"))
-        return self._settled(turn, end)
+            return self._settled(turn, replace(ending, result="failed", dead_reason=f"slack: {error.reason}"))
+        return self._settled(turn, ending)
 
-    def _settled(self, turn: _Turn, end: _End) -> Outcome:
-        place, answer = turn.question.place, end.answer
-        shown = [f"{place.team}:{place.channel}:{message}" for message in turn.display.messages]
-        writes = [self.store.answer(message, answer.question_answer_id if answer else NO_ANSWER) for message in shown]
+    def _settled(self, turn: _Turn, ending: _Ending) -> Outcome:
+        place, answer = turn.question.place, ending.answer
+        messages = turn.display.messages
+        writes = self.store.parts(place, messages, answer.question_answer_id if answer else NO_ANSWER)
         if answer is not None:
             writes.append(self.store.thread(turn.question.line, answer.thread_id))
         entry = QuestionEntry(
-            result=end.result,
+            result=ending.result,
             seconds=max(0.0, self.clock() - turn.question.asked_at),
             is_uncertain=answer is not None and answer.is_uncertain,
             link=turn.question.origin_url,
-            messages=tuple(shown),
+            messages=tuple(message_key(place, message) for message in messages),
         ).to_json()
-        return GaveUp(end.dead_reason, writes, entry) if end.dead_reason else Done(end.result, writes, entry)
+        return GaveUp(ending.dead_reason, writes, entry) if ending.dead_reason else Done(ending.result, writes, entry)

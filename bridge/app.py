@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final, TypeVar
 
 import aiohttp
@@ -48,6 +49,7 @@ EDITS_PER_MINUTE: Final = 48
 VOTES_AT_ONCE: Final = 8
 START_AGAIN_SECONDS: Final = 2.0
 READY_CHECK_SECONDS: Final = 2.0
+SLACK_CHECK_SECONDS: Final = 10.0
 
 Sleep = Callable[[float], Awaitable[None]]
 T = TypeVar("T")
@@ -66,9 +68,9 @@ class Bridge:
     role: Role
     redis_url: str = field(repr=False)
     redis: Redis
-    identity: Identity
     metrics: Metrics
     ports: dict[str, int] = field(default_factory=dict)
+    is_started: bool = False
     is_draining: bool = False
 
 
@@ -95,20 +97,23 @@ async def run(
         await _check_redis(redis)
         session = await stack.enter_async_context(_slack_session())
         client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
-        identity = await _until_slack_answers(lambda: identify(client), "SLACK_BOT_TOKEN", stop)
-        if identity is None:
-            return
-        bridge = Bridge(settings, role, redis_url, redis, identity, Metrics())
+        bridge = Bridge(settings, role, redis_url, redis, Metrics())
         checks: dict[str, admin.Check] = {
             "redis": lambda: _answers(redis),
+            "slack": SlackCheck(client).passes,
+            "started": lambda: _is(bridge.is_started),
             "not_draining": lambda: _is(not bridge.is_draining),
         }
         await _listen(stack, bridge, "admin", admin.routes(checks, bridge.metrics))
+        identity = await _until_slack_answers(lambda: identify(client), "SLACK_BOT_TOKEN", stop)
+        if identity is None:
+            return
         async with AsyncExitStack() as work:
             if role is not Role.INGRESS:
-                await _start_workers(work, bridge, client)
+                await _start_workers(work, bridge, client, identity)
             if role is not Role.WORKER:
-                await _start_ingress(work, bridge, client, checks, stop)
+                await _start_ingress(work, bridge, client, identity, checks, stop)
+            bridge.is_started = True
             log.info("bridge_ready", role=role, team=identity.team, **bridge.ports)
             on_ready(bridge)
             await stop.wait()
@@ -216,7 +221,7 @@ async def _listen(stack: AsyncExitStack, bridge: Bridge, name: str, server: web.
     log.info("listening", server=name, host=host, port=bridge.ports[name])
 
 
-async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWebClient) -> None:
+async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWebClient, identity: Identity) -> None:
     settings, redis = bridge.settings, bridge.redis
     sentences = messages.load(settings.bridge_messages)
     store = Store(redis, ttl_seconds=settings.thread_ttl_seconds)
@@ -224,13 +229,14 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
     limit = settings.kapa_requests_per_minute
     answering = Answering(
         kapa=kapa,
-        chat=SlackChat(client, bridge.identity, sources_title=sentences.sources, observe=bridge.metrics.slack_call),
+        chat=SlackChat(client, identity, sources_title=sentences.sources, observe=bridge.metrics.slack_call),
         store=store,
         budget=RateLimit(redis, "kapa", limit=limit, window_seconds=KAPA_WINDOW_SECONDS) if limit else None,
-        edits=RateLimit(redis, f"edits:{bridge.identity.team}", limit=EDITS_PER_MINUTE),
+        edits=RateLimit(redis, f"edits:{identity.team}", limit=EDITS_PER_MINUTE),
         messages=sentences,
         is_streaming=settings.bridge_streaming != "off",
     )
+    stack.push_async_callback(answering.close)
     voting = Voting(kapa=kapa, store=store, reactions=settings.reactions)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     journeys: list[tuple[Kind, Journey, int]] = [
@@ -283,6 +289,7 @@ async def _start_ingress(
     stack: AsyncExitStack,
     bridge: Bridge,
     client: AsyncWebClient,
+    identity: Identity,
     checks: dict[str, admin.Check],
     stop: asyncio.Event,
 ) -> None:
@@ -292,10 +299,10 @@ async def _start_ingress(
     intake = slack_app.Intake(
         questions=Inbox(redis, Kind.QUESTION),
         votes=Inbox(redis, Kind.VOTE),
-        identity=bridge.identity,
+        store=Store(redis, ttl_seconds=settings.thread_ttl_seconds),
+        identity=identity,
         rules=Rules(settings.bridge_answer == "mention", frozenset(settings.bridge_channels)),
         reactions=settings.reactions,
-        thread_seconds=settings.thread_ttl_seconds,
         on_event=bridge.metrics.event,
     )
     bolt = slack_app.build(intake, AsyncWebClient(base_url=settings.slack_api_url), secret(settings.slack_bot_token))
@@ -307,6 +314,28 @@ async def _start_ingress(
     connection = Socket(bolt, client, app_token)
     checks["slack"] = connection.is_connected
     await stack.enter_async_context(connection.listening())
+
+
+class SlackCheck:
+    """Says whether Slack's Web API can be reached; asks it at most every SLACK_CHECK_SECONDS."""
+
+    def __init__(self, client: AsyncWebClient, clock: Callable[[], float] = monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._ask_at = clock()
+        self._is_reachable = False
+
+    async def passes(self) -> bool:
+        """Give what Slack's last answer, or the lack of it, says."""
+        if self._clock() >= self._ask_at:
+            self._ask_at = self._clock() + SLACK_CHECK_SECONDS
+            try:
+                async with asyncio.timeout(READY_CHECK_SECONDS):
+                    await identify(self._client)
+                self._is_reachable = True
+            except (ChatError, TimeoutError):
+                self._is_reachable = False
+        return self._is_reachable
 
 
 async def _is(value: bool) -> bool:

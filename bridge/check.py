@@ -1,8 +1,9 @@
 """`bridge check`: does everything that the settings name work, one line each, with what to do where it does not."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 from redis.exceptions import RedisError
@@ -17,6 +18,8 @@ from bridge.slack.chat import TIMEOUT, granted_scopes, web_client
 from bridge.slack.manifest import SCOPES
 from bridge.slack.socket import address
 
+REDIS_ADVICE: Final = "check REDIS_URL, and that Redis runs"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -27,9 +30,10 @@ class Finding:
     problem: str | None = None
 
 
-async def run(settings: Settings) -> AsyncIterator[Finding]:
-    """Check everything; the settings must be complete."""
-    yield Finding("settings", "complete")
+async def run(settings: Settings, unknown: Mapping[str, str | None] | None = None) -> AsyncIterator[Finding]:
+    """Check everything; the settings must be complete, and `unknown` are names that are none (`settings.unknown`)."""
+    for finding in named(unknown or {}):
+        yield finding
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=TIMEOUT))
         client = web_client(app.secret(settings.slack_bot_token), settings.slack_api_url, session)
@@ -49,6 +53,20 @@ async def run(settings: Settings) -> AsyncIterator[Finding]:
     yield await _kapa(settings)
     for finding in await _redis(settings):
         yield finding
+
+
+def named(unknown: Mapping[str, str | None]) -> list[Finding]:
+    """Name each setting that does not exist, with the nearest that does."""
+    if not unknown:
+        return [Finding("settings", "complete")]
+    return [
+        Finding("settings", problem=f"{name}: there is no such setting; {_rather(nearest)}")
+        for name, nearest in unknown.items()
+    ]
+
+
+def _rather(nearest: str | None) -> str:
+    return f"write {nearest} if that is meant, or remove it" if nearest else "remove it"
 
 
 def _not_accepted(name: str, setting: str, error: ChatError) -> Finding:
@@ -73,13 +91,25 @@ async def _kapa(settings: Settings) -> Finding:
         async with app.kapa_client(settings, Metrics()) as kapa:
             known = await kapa.integrations()
     except KapaMisconfigured as error:
-        return Finding("Kapa", problem=f"KAPA_API_KEY, KAPA_PROJECT_ID: Kapa says {error.reason}")
+        return Finding(
+            "Kapa",
+            problem=f"KAPA_API_KEY, KAPA_PROJECT_ID: Kapa says {error.reason}; copy the key and the project's id anew "
+            "from the Kapa platform",
+        )
     except KapaError as error:
-        return Finding("Kapa", problem=f"KAPA_API_URL: Kapa cannot be asked ({error.reason}); try again later")
+        return Finding("Kapa", problem=_kapa_not_asked(error))
     if settings.kapa_integration_id in {integration.id for integration in known}:
         return Finding("Kapa", "key, project and integration belong together")
     names = ", ".join(f"{integration.id} ({integration.name})" for integration in known) or "none"
     return Finding("Kapa", problem=f"KAPA_INTEGRATION_ID: the project has no such integration; it has: {names}")
+
+
+def _kapa_not_asked(error: KapaError) -> str:
+    if error.status is not None:
+        return f"KAPA_API_URL: Kapa cannot be asked ({error}); try again later"
+    # After the colon comes what the HTTP library says, which is for programmers.
+    reason = error.reason.partition(":")[0]
+    return f"KAPA_API_URL: Kapa cannot be asked ({reason}); check KAPA_API_URL and the network"
 
 
 async def _redis(settings: Settings) -> list[Finding]:
@@ -87,7 +117,7 @@ async def _redis(settings: Settings) -> list[Finding]:
         async with app.open_redis(settings, attach=True) as redis:
             fatal, risky = await redis_client.shortcomings(redis)
     except RedisError as error:
-        return [Finding("Redis", problem=f"REDIS_URL: Redis cannot be used: {app.brief(error)}")]
+        return [Finding("Redis", problem=f"REDIS_URL: Redis cannot be used: {app.brief(error)}; {REDIS_ADVICE}")]
     except (app.StartError, EmbeddedRedisError) as error:
         return [Finding("Redis", problem=str(error))]
     if not fatal and not risky:

@@ -24,7 +24,7 @@ from bridge.check import Finding
 from bridge.check import run as run_checks
 from bridge.dead_letters import DeadLetter, DeadLetters
 from bridge.embedded_redis import EmbeddedRedisError
-from bridge.settings import SECRETS, Role, Settings, SettingsError, load
+from bridge.settings import SECRETS, Role, Settings, SettingsError, load, unknown
 from bridge.slack.http import PATH
 from bridge.slack.manifest import manifest as build_manifest
 
@@ -80,6 +80,8 @@ def run(
     names, any_of = app.required(role)
     settings = _settings(names, any_of)
     _configure_log(settings)
+    for name, nearest in unknown().items():
+        structlog.get_logger().warning("setting_unknown", setting=name, nearest=nearest)
     _until_stopped(lambda stop: app.run(settings, role, stop))
 
 
@@ -99,7 +101,7 @@ def check(as_json: AsJson = False) -> None:
 
 
 async def _collect(settings: Settings) -> list[Finding]:
-    return [finding async for finding in run_checks(settings)]
+    return [finding async for finding in run_checks(settings, unknown())]
 
 
 def _text(finding: Finding) -> str:
@@ -220,11 +222,25 @@ def _with_redis(use: Callable[[Redis], Awaitable[T]]) -> Coroutine[Any, Any, T]:
     settings = _settings(unused="slack_|kapa_|bridge_(?!data_dir|log_)")
     _configure_log(settings, level="warning")
 
+    if not settings.redis_url and _is_empty(settings.bridge_data_dir / "redis"):
+        folder = settings.bridge_data_dir.absolute()
+        _fail(f"no bridge has run in {folder}: go to its folder, or set BRIDGE_DATA_DIR or REDIS_URL")
+
     async def work() -> T:
         async with app.open_redis(settings, attach=True) as redis:
             return await use(redis)
 
     return work()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Tell whether there is no such folder, or nothing in it; one that cannot be read may hold something."""
+    try:
+        return not any(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
 
 
 def _settings(names: Sequence[str] = (), any_of: Sequence[str] = (), unused: str = "") -> Settings:
@@ -274,13 +290,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run something that stops when its event is set: by SIGTERM or Ctrl-C."""
+    """Run something that stops when its event is set: by SIGTERM, Ctrl-C or the terminal's end."""
 
     async def supervised() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # What was started with nohup outlives its terminal.
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop.set)
         await work(stop)
 
     _attempt(supervised())

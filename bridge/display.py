@@ -12,20 +12,20 @@ from typing import Final
 import structlog
 from redis.exceptions import RedisError
 
-from bridge.chat import Chat, ChatBusyError, ChatError, ChatUnclearError, MessageGoneError, Part
+from bridge.chat import Chat, ChatBusyError, ChatError, ChatRefusedError, ChatUnclearError, MessageGoneError, Part
 from bridge.inbox import LeaseLostError
 from bridge.models import Question, Reply
 from bridge.rate_limit import RateLimit
 from bridge.store import Store
-from bridge.work import Lease, end
+from bridge.work import Lease, end, landed
 
 # Of the edits that Slack allows, drafts leave the rest to final answers.
 SHARE_OF_DRAFTS: Final = 0.5
 # Pieces that come at once are shown at once, instead of the first alone and the rest a draft later.
 GATHER_SECONDS: Final = 0.02
 DRAFT_SECONDS: Final = 1.0
-# An answer that comes sooner needs no status line.
-STATUS_AFTER_SECONDS: Final = 0.1
+# A write to the chat that is under way when its worker is told to stop has so long to land.
+LANDING_SECONDS: Final = 5.0
 
 Sleep = Callable[[float], Awaitable[None]]
 log = structlog.get_logger()
@@ -46,22 +46,21 @@ class Display:
         self.messages: list[str] = json.loads(lease.ticket.notes.get("posts", "[]"))
         self._shown: list[Part | None] = [None] * len(self.messages)
         self._must_look = lease.ticket.is_resumed
+        self.has_posted = False
 
     async def show(self, reply: Reply) -> None:
         """Show all of the reply, by edits of what is there and posts of what is not."""
         parts = self._chat.parts(reply)
         for number, part in enumerate(parts):
             await self._show_part(number, part)
-        while len(self.messages) > len(parts):
-            await self._lease.confirm()
-            await self._chat.delete(self._question.place, self.messages[-1])
-            self._forget(len(self.messages) - 1)
+        if len(self.messages) > len(parts):
+            await self._take_away_from(len(parts))
             await self._remember()
 
     async def draft(self, reply: Reply) -> bool:
         """Show a reply that is still growing, if the budget of edits allows; say whether it did."""
         # So does the first one, though it is a post: it will need edits to be finished.
-        if await self._edits.try_acquire(self._question.id, share=SHARE_OF_DRAFTS):
+        if await self._edits.try_acquire(self._lease.ticket.item.id, share=SHARE_OF_DRAFTS):
             await self.show(reply)
             return True
         return False
@@ -69,7 +68,7 @@ class Display:
     async def finish(self, reply: Reply) -> None:
         """Show the final reply; its edits go before those of drafts."""
         if self.messages and not self._must_look:
-            await self._edits.acquire(self._question.id)
+            await self._edits.acquire(self._lease.ticket.item.id)
         await self.show(reply)
 
     async def _show_part(self, number: int, part: Part) -> None:
@@ -88,19 +87,28 @@ class Display:
             return
         await self._lease.confirm()
         try:
-            await self._chat.edit(self._question.place, self.messages[number], part)
-        except MessageGoneError:
-            log.info("message_gone", message=self.messages[number])
-            # What follows a message that somebody deleted would stand in the wrong order: it is posted anew too.
-            while len(self.messages) > number + 1:
-                await self._chat.delete(self._question.place, self.messages[-1])
-                self._forget(len(self.messages) - 1)
-            self._forget(number)
+            await landed(self._chat.edit(self._question.place, self.messages[number], part), LANDING_SECONDS)
+        except MessageGoneError as gone:
+            log.info("message_gone", message=self.messages[number], reason=gone.reason)
+            # It is posted anew, and with it what follows, which would stand in the wrong order. It may be there still.
+            await self._take_away_from(number)
             return
         self._shown[number] = part
 
+    async def _take_away_from(self, number: int) -> None:
+        await self._lease.confirm()
+        while len(self.messages) > number:
+            try:
+                await self._chat.delete(self._question.place, self.messages[-1])
+            except ChatRefusedError as refused:
+                log.warning("message_not_deleted", message=self.messages[-1], reason=refused.reason)
+            del self.messages[-1], self._shown[-1]
+
     async def _post(self, number: int, part: Part) -> None:
         await self._lease.confirm()
+        await landed(self._post_and_remember(number, part), LANDING_SECONDS)
+
+    async def _post_and_remember(self, number: int, part: Part) -> None:
         try:
             message = await self._chat.post(self._question, number, part)
         except ChatUnclearError:
@@ -108,6 +116,7 @@ class Display:
             raise
         self.messages.append(message)
         self._shown.append(part)
+        self.has_posted = True
         await self._remember()
 
     async def _look(self) -> None:
@@ -124,12 +133,8 @@ class Display:
         self._must_look = False
         await self._remember()
 
-    def _forget(self, number: int) -> None:
-        del self.messages[number], self._shown[number]
-
     async def _remember(self) -> None:
-        place = self._question.place
-        unfinished = [self._store.answer(f"{place.team}:{place.channel}:{message}", "") for message in self.messages]
+        unfinished = self._store.parts(self._question.place, self.messages, "")
         await self._lease.remember({"posts": json.dumps(self.messages)}, unfinished)
 
 
@@ -182,45 +187,3 @@ class Painter:
                 except (ChatError, RedisError) as error:
                     log.info("draft_failed", reason=str(error)[:200])
             await self._sleep(pause)
-
-
-class Status:
-    """The line that says the bridge is at work, shown beside everything else and never waited for.
-
-    Used as `async with Status(...)`. A failure to show it is nobody's trouble.
-    """
-
-    def __init__(self, chat: Chat, question: Question, text: str, sleep: Sleep = asyncio.sleep) -> None:
-        self._chat = chat
-        self._question = question
-        self._text = text
-        self._sleep = sleep
-        self._is_asked = False
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> "Status":
-        self._task = asyncio.create_task(self._show())
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._task is None:
-            return
-        if not self._is_asked or kind is asyncio.CancelledError:
-            self._task.cancel()
-            return
-        # A message of the bridge takes the line away, but not a line that Slack shows after it.
-        was_late = not self._task.done()
-        await asyncio.wait([self._task])
-        if was_late:
-            await self._call("")
-
-    async def _show(self) -> None:
-        await self._sleep(STATUS_AFTER_SECONDS)
-        self._is_asked = True
-        await self._call(self._text)
-
-    async def _call(self, text: str) -> None:
-        try:
-            await self._chat.show_status(self._question.place, text)
-        except ChatError as error:
-            log.debug("status_failed", reason=error.reason)

@@ -110,19 +110,20 @@ class Voting:
             if not (vote.reasons or vote.words or had_comment):
                 raise
             # Whether Kapa takes every comment is not documented: the vote itself must not be lost over one.
-            log.warning("comment_refused", reason=refused.reason)
+            log.warning("comment_refused", status=refused.status)
             await self.kapa.upsert_feedback(answer, person, Vote(vote.reaction))
 
     def _failed(self, error: KapaError, lease: Lease) -> Outcome:
-        log.warning("vote_failed", reason=error.reason, status=error.status, failures=lease.ticket.failures + 1)
+        log.warning("vote_failed", error=type(error).__name__, status=error.status, failures=lease.ticket.failures + 1)
         if isinstance(error, KapaRefused):
             return GaveUp(f"kapa: {error.reason}")
         asked_for = error.retry_after if isinstance(error, KapaUnavailable) else None
         wait = policy.patient_wait(lease.ticket.failures + 1, asked_for, self.jitter.random())
-        return GaveUp(f"kapa: {error.reason}") if wait is None else Again(error.reason, wait)
+        return GaveUp(f"kapa: {error.reason}") if wait is None else Again("kapa unavailable", wait)
 
     def _writes(self, emoji: Emoji, answer: str, standing: Standing) -> list[Write]:
-        return [
-            self.store.vote(emoji.line, emoji.user, standing.to_json()),
-            self.store.answer(emoji.line, answer),
-        ]
+        writes = [self.store.vote(emoji.line, emoji.user, standing.to_json()), self.store.answer(emoji.line, answer)]
+        if emoji.answer:
+            part = f"{emoji.team}:{emoji.channel}:{emoji.message}"
+            writes.append(self.store.answer(part, answer, emoji.answer))
+        return writes

@@ -98,6 +98,7 @@ class Emoji:
     """An emoji that a person put on, or took off, a message of the bridge.
 
     `at` is the chat's own time of the event and orders the events of one person, whatever order they arrive in.
+    `answer` is the first message of the answer that `message` is a later part of; empty: it is none.
     """
 
     team: str
@@ -107,11 +108,12 @@ class Emoji:
     name: str
     is_on: bool
     at: str
+    answer: str = ""
 
     @property
     def line(self) -> str:
-        """Votes on one message are counted one at a time."""
-        return f"{self.team}:{self.channel}:{self.message}"
+        """Votes on one answer are counted one at a time, on whichever of its messages they stand."""
+        return f"{self.team}:{self.channel}:{self.answer or self.message}"
 
     @property
     def person(self) -> str:

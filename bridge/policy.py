@@ -78,8 +78,8 @@ def marks(message: Message) -> list[str]:
 
 
 def meaning(emoji: str, reactions: Mapping[str, Vote]) -> Vote | None:
-    """Give the vote that an emoji stands for, whatever its skin tone; None: it is no vote."""
-    return reactions.get(emoji.partition("::")[0])
+    """Give the vote that an emoji stands for, whatever its skin tone and wherever it is; None: it is no vote."""
+    return reactions.get(emoji.partition(" ")[0].partition("::")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,12 @@ class EmojiSet:
 
     def fold(self, event: Emoji) -> "EmojiSet":
         """Take an event in."""
-        known = self.emoji.get(event.name)
+        # The same emoji on another message of the answer is another one.
+        name = f"{event.name} {event.message}" if event.answer else event.name
+        known = self.emoji.get(name)
         if known is not None and (_time(known[0]), known[1]) >= (_time(event.at), event.is_on):
             return self
-        return EmojiSet({**self.emoji, event.name: (event.at, event.is_on)})
+        return EmojiSet({**self.emoji, name: (event.at, event.is_on)})
 
     def vote(self, reactions: Mapping[str, Vote]) -> Vote | None:
         """Give the vote of the newest emoji that is there; None: there is none."""

@@ -6,6 +6,7 @@ What a value is used for does not live here.
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from bridge.models import Reaction, Reason, Vote
 from bridge.slack.read import emoji_name
@@ -26,6 +27,7 @@ DEFAULT_REACTIONS = (
 )
 
 ENV_FILE = Path(".env")
+OWN_PREFIXES = ("BRIDGE_", "KAPA_")
 SECRETS = ("slack_bot_token", "slack_app_token", "slack_signing_secret", "kapa_api_key", "redis_url")
 
 
@@ -370,6 +372,25 @@ def load(
     if problems:
         raise SettingsError(sorted(problems))
     return settings
+
+
+def unknown() -> dict[str, str | None]:
+    """Read which names in the environment and `.env` look like settings and are none.
+
+    Gives each with the nearest real one, None where none is near. Raises as `.env` does that cannot be read: `load`
+    says so first, in a sentence.
+    """
+    in_file = DotEnvSettingsSource(Settings, env_file=ENV_FILE).env_vars
+    return unknown_among({*EnvSettingsSource(Settings).env_vars, *in_file})
+
+
+def unknown_among(names: Iterable[str]) -> dict[str, str | None]:
+    """Find the names that begin like a setting's and are none, each with the nearest real one, if one is near."""
+    known = [name.upper() for name in Settings.model_fields]
+    found = sorted({name.upper() for name in names} - {*known})
+    # Their common beginning alone makes names alike.
+    nearest = {name: get_close_matches(name, known, n=1, cutoff=0.75) for name in found}
+    return {name: next(iter(near), None) for name, near in nearest.items() if name.startswith(OWN_PREFIXES)}
 
 
 def should(name: str) -> str:

@@ -2,19 +2,22 @@
 
     {bridge}:thread:<team>:<channel>:<thread>           Kapa's thread id; empty: accepted, not answered yet
     {bridge}:answer:<team>:<channel>:<message>          Kapa's question_answer_id; empty: not finished yet;
-                                                        NO_ANSWER: a sentence of the bridge's own
+                                                        NO_ANSWER: a sentence of the bridge's own. In the later
+                                                        messages of an answer, a space and its first one follow
     {bridge}:vote:<team>:<channel>:<message>:<user>     that person's emoji on that answer, and the vote Kapa has
 
 All of them live for the contract's lifetime after their last use. They are written as part of the inbox's own atomic
 steps: this module names and reads them. Unfinished work lives in `inbox`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
 from redis.asyncio import Redis
 
 from bridge.inbox import TAG, Write, thread_key
+from bridge.models import Place
 
 NO_ANSWER: Final = "-"
 
@@ -50,19 +53,40 @@ class Store:
         """Give what is known about the vote of `person` on `message` (`<team>:<channel>:<message>`)."""
         keys = [_answer_key(message), _vote_key(message, person)]
         answer, state = cast("list[str | None]", await self._redis.mget(keys))
-        return Ballot(answer, state)
+        return Ballot(None if answer is None else answer.partition(" ")[0], state)
+
+    async def first_message(self, message: str) -> str:
+        """Give the first message of the answer that `message` is a later part of; empty: it is none."""
+        answer = cast("str | None", await self._redis.get(_answer_key(message)))
+        return (answer or "").partition(" ")[2]
 
     def thread(self, line: str, kapa_thread: str) -> Write:
         """Remember that a chat thread's conversation goes on in `kapa_thread`."""
         return Write(thread_key(line), kapa_thread, self.ttl_seconds)
 
-    def answer(self, message: str, question_answer_id: str) -> Write:
-        """Remember that `message` shows the answer `question_answer_id` (empty: one not finished yet)."""
-        return Write(_answer_key(message), question_answer_id, self.ttl_seconds)
+    def answer(self, message: str, question_answer_id: str, first: str = "") -> Write:
+        """Remember that `message` shows the answer `question_answer_id` (empty: one not finished yet).
+
+        `first` is the answer's first message, where this is a later one.
+        """
+        value = f"{question_answer_id} {first}" if first else question_answer_id
+        return Write(_answer_key(message), value, self.ttl_seconds)
+
+    def parts(self, place: Place, messages: Sequence[str], question_answer_id: str) -> list[Write]:
+        """Remember which messages show an answer, in their order."""
+        return [
+            self.answer(message_key(place, message), question_answer_id, messages[0] if number else "")
+            for number, message in enumerate(messages)
+        ]
 
     def vote(self, message: str, person: str, state: str) -> Write:
         """Remember what the vote of `person` on `message` left."""
         return Write(_vote_key(message, person), state, self.ttl_seconds)
+
+
+def message_key(place: Place, message: str) -> str:
+    """Name a message of the bridge: `<team>:<channel>:<message>`."""
+    return f"{place.team}:{place.channel}:{message}"
 
 
 def _answer_key(message: str) -> str:

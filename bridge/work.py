@@ -4,14 +4,20 @@ How tickets are taken and outcomes settled is the worker's business.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
+
+import stamina
+from redis.exceptions import RedisError
 
 from bridge.inbox import Inbox, LeaseLostError, Ticket, Write
 
 CANCEL_AGAIN_SECONDS: Final = 0.2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,18 @@ class Lease:
         self.renewed(asked_at)
 
     async def remember(self, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
-        """Remember `notes` for a later attempt, and set `writes`; raises LeaseLostError and redis.RedisError."""
-        await self._inbox.remember(self.ticket, notes, writes)
+        """Remember `notes` for a later attempt, and set `writes`; raises LeaseLostError and redis.RedisError.
+
+        A Redis that is away for a moment is asked again: what would be lost may be an answer.
+        """
+        async for attempt in retries():
+            with attempt:
+                await self._inbox.remember(self.ticket, notes, writes)
+
+
+def retries() -> AsyncIterator[stamina.Attempt]:
+    """Give the attempts at something in Redis that is safe to repeat: up to four, within about a second."""
+    return aiter(stamina.retry_context(on=RedisError, attempts=4, wait_initial=0.05, wait_max=0.5, wait_jitter=0.1))
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
@@ -83,6 +99,20 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
+
+
+async def landed(call: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Await a call that must not be left halfway: who is cancelled still gives it so many seconds to land."""
+    task = asyncio.create_task(call)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        until = monotonic() + seconds
+        while not task.done() and (left := until - monotonic()) > 0:
+            with suppress(asyncio.CancelledError):  # it is said again and again, and heard
+                await asyncio.wait([task], timeout=left)
+        task.cancel()
+        raise
 
 
 class Journey(Protocol):

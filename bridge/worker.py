@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from bridge.inbox import Inbox, LeaseLostError, Ticket
 from bridge.policy import patient_wait
-from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome, end
+from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome, end, retries
 
 TAKE_SECONDS: Final = 1.0
 UPKEEP_SECONDS: Final = 0.5
@@ -124,7 +124,9 @@ class Worker:
         try:
             outcome = await self._run(lease)
             lease.is_settling = True
-            result = await self._settle(ticket, outcome)
+            async for attempt in retries():
+                with attempt:
+                    result = await self._settle(ticket, outcome)
         except LeaseLostError:
             log.warning("lease_lost", kind=kind, item=ticket.item.id)
             result = "lost"
@@ -164,7 +166,8 @@ class Worker:
                 return "again"
             case GaveUp(reason, writes, entry):
                 await self._inbox.finish(ticket, writes, dead_reason=reason, entry=entry)
-                log.error("work_dead", kind=self._inbox.kind, item=ticket.item.id, reason=reason)
+                # The reason may quote what people said: it is for `bridge dead-letters`.
+                log.error("work_dead", kind=self._inbox.kind, item=ticket.item.id)
                 return "dead"
 
     async def _keep(self) -> None:

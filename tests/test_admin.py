@@ -9,9 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from bridge import __version__, admin
+from bridge import __version__, admin, app
 from bridge.metrics import Metrics
+from bridge.settings import Role, load
 from tests.rig import ADA, GENERAL, Rig
+from tests.waiting import eventually
 
 
 async def get(url: str, path: str) -> tuple[int, str, str]:
@@ -19,14 +21,17 @@ async def get(url: str, path: str) -> tuple[int, str, str]:
         return reply.status, reply.content_type, await reply.text()
 
 
-async def until(url: str, path: str, is_there: Callable[[int, str], bool]) -> str:
+async def ask_until(url: str, path: str, is_there: Callable[[int, str], bool]) -> str:
     """Ask again and again until the answer is as it should be; give its text."""
-    async with asyncio.timeout(10):
-        while True:
+
+    async def ask() -> str | None:
+        try:
             status, _, text = await get(url, path)
-            if is_there(status, text):
-                return text
-            await asyncio.sleep(0.01)
+        except aiohttp.ClientConnectionError:
+            return None
+        return text if is_there(status, text) else None
+
+    return str(await eventually(ask))
 
 
 @asynccontextmanager
@@ -116,10 +121,13 @@ async def test_a_bridge_is_ready_and_counts_what_it_does(rig: Rig) -> None:
     async with rig.bridge() as bridge:
         url = f"http://127.0.0.1:{bridge.ports['admin']}"
         status, _, text = await get(url, "/readyz")
-        assert (status, json.loads(text)) == (200, {"redis": True, "not_draining": True, "slack": True})
+        assert (status, json.loads(text)) == (
+            200,
+            {"redis": True, "slack": True, "started": True, "not_draining": True},
+        )
         await rig.answer(GENERAL, await rig.slack.say(ADA, GENERAL, "How are threads stored?"))
         line = 'bridge_work_total{kind="question",result="answered"} 1.0'
-        await until(url, "/metrics", lambda _, text: line in text)
+        await ask_until(url, "/metrics", lambda _, text: line in text)
         _, _, page = await get(url, "/")
         assert "<td>bridge_events accepted</td><td>1</td>" in page
         bridge.is_draining = True
@@ -134,8 +142,34 @@ async def test_a_bridge_without_its_redis_is_alive_and_not_ready(rig: Rig, redis
         # From now on Redis lets nobody in but this test.
         await redis.config_set("maxclients", 1)
         await redis.client_kill_filter(_type="normal", skipme=True)
-        text = await until(url, "/readyz", lambda status, _: status == 503)
+        text = await ask_until(url, "/readyz", lambda status, _: status == 503)
         assert json.loads(text)["redis"] is False
         assert (await get(url, "/healthz"))[0] == 200
         await redis.config_set("maxclients", 1_000)
-        await until(url, "/readyz", lambda status, _: status == 200)
+        await ask_until(url, "/readyz", lambda status, _: status == 200)
+
+
+@pytest.mark.parametrize("http", [True, False])
+async def test_readiness_tells_that_slack_is_away_from_the_start(rig: Rig, http: bool) -> None:
+    rig.slack.fault("auth.test", "500", 1000)
+    stop, port = asyncio.Event(), free_port()
+    settings = rig.environment(bridge_admin_port=port)
+    role = Role.INGRESS if http else Role.WORKER
+    values = {name.lower(): value for name, value in settings.items()}
+    if http:
+        values |= {"slack_signing_secret": rig.slack.signing_secret, "bridge_transport": "http"}
+    task = asyncio.create_task(app.run(load(overrides=values), role, stop))
+    url = f"http://127.0.0.1:{port}"
+    try:
+        found = json.loads(await ask_until(url, "/readyz", lambda status, _: status == 503))
+        assert (await get(url, "/healthz"))[0] == 200
+    finally:
+        stop.set()
+        await task
+    assert found == {"redis": True, "slack": False, "started": False, "not_draining": True}
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

@@ -20,7 +20,7 @@ FLOORS = {
     "words": "models messages policy chat kapa.wire slack.read slack.write",
     "worlds": "inbox inbox_scripts dead_letters journal store rate_limit redis_client embedded_redis kapa.client "
     "slack.chat",
-    "journeys": "work worker display answer feedback",
+    "journeys": "work worker display status answer feedback",
     "doors": "__main__ cli app check admin metrics report slack.app slack.http slack.socket slack.manifest",
 }
 BESIDE = {"bridge.settings", "bridge.log"}

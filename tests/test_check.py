@@ -13,7 +13,23 @@ from bridge.slack.manifest import SCOPES
 from tests.rig import Rig
 
 NAMES = ["settings", "Slack bot token", "Slack scopes", "Slack app token", "Kapa", "Redis"]
+# What the sentence about each part ends with: what to do.
+ADVICE = {
+    "Slack bot token": "it should be the Bot User OAuth Token, which begins with xoxb-",
+    "Slack app token": "it should be an app-level token with connections:write, which begins with xapp-",
+    "Kapa": "; copy the key and the project's id anew from the Kapa platform",
+    "Redis": "; check REDIS_URL, and that Redis runs",
+}
+NO_KAPA = "KAPA_API_URL: Kapa cannot be asked (the connection to Kapa failed); check KAPA_API_URL and the network"
 SECRETS = ("xoxb-playground", "xapp-playground", "xoxb-wrong", "xapp-wrong", "playground-key", "hunter2")
+
+
+def test_what_is_no_setting_is_named_with_the_nearest_that_is_one() -> None:
+    assert [finding.problem for finding in check.named({})] == [None]
+    assert [finding.problem for finding in check.named({"KAPA_KEY": "KAPA_API_KEY", "BRIDGE_XYZZY": None})] == [
+        "KAPA_KEY: there is no such setting; write KAPA_API_KEY if that is meant, or remove it",
+        "BRIDGE_XYZZY: there is no such setting; remove it",
+    ]
 
 
 async def findings(rig: Rig, **settings: Any) -> list[Finding]:
@@ -67,6 +83,8 @@ async def test_each_part_fails_by_itself(rig: Rig, settings: dict[str, str], nam
     found = failing(await findings(rig, **settings))
     assert list(found) == [name]
     assert found[name].startswith(problem)
+    # What is said of an integration or of an option in a URL is what to mend.
+    assert found[name].endswith(ADVICE[name]) or "no such integration" in problem or "has an" in problem
 
 
 async def test_a_slack_that_is_not_there_is_no_fault_of_the_tokens(rig: Rig) -> None:
@@ -86,13 +104,24 @@ async def test_a_slack_that_fails_is_no_fault_of_the_token(rig: Rig, fault: str)
 async def test_a_kapa_that_is_not_there(rig: Rig) -> None:
     found = failing(await findings(rig, kapa_api_url=f"http://127.0.0.1:{a_free_port()}"))
     assert list(found) == ["Kapa"]
-    assert found["Kapa"].startswith("KAPA_API_URL: Kapa cannot be asked (")
+    assert found["Kapa"] == NO_KAPA
+
+
+async def test_a_kapa_that_hangs_up(rig: Rig) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert failing(await findings(rig, kapa_api_url=f"http://127.0.0.1:{port}")) == {"Kapa": NO_KAPA}
 
 
 @pytest.mark.parametrize("fault", ["500", "502html", "429"])
 async def test_a_kapa_that_fails(rig: Rig, fault: str) -> None:
     rig.kapa.fault(fault, endpoint="integrations")
-    assert failing(await findings(rig))["Kapa"].startswith("KAPA_API_URL: Kapa cannot be asked (")
+    problem = failing(await findings(rig))["Kapa"]
+    assert problem.startswith("KAPA_API_URL: Kapa cannot be asked (")
+    assert problem.endswith("); try again later")
 
 
 async def test_missing_scopes_are_named_with_what_they_are_for(rig: Rig) -> None:

@@ -243,6 +243,15 @@ async def test_a_check_that_fails(rig: Rig) -> None:
     assert failed.startswith("FAIL  Kapa: KAPA_API_KEY")
 
 
+async def test_a_check_names_what_is_no_setting(rig: Rig) -> None:
+    result = await run("check", env={**rig.environment(), "BRIDGE_ANSWERS": "mention"})
+    assert (result.code, result.err) == (1, "")
+    [failed] = [line for line in result.out.splitlines() if not line.startswith("ok    ")]
+    assert failed == (
+        "FAIL  settings: BRIDGE_ANSWERS: there is no such setting; write BRIDGE_ANSWER if that is meant, or remove it"
+    )
+
+
 async def test_a_check_for_programs(rig: Rig, tmp_path: Path) -> None:
     # On the embedded Redis, whose start and end are no output.
     env = rig.environment(slack_bot_token="xoxb-wrong", redis_url="", bridge_data_dir=tmp_path / "data")
@@ -271,6 +280,46 @@ async def test_a_bridge_runs_until_it_is_told_to_stop(rig: Rig) -> None:
             code, err = await stop(process, number)
         assert code == 0
         assert [json.loads(line)["event"] for line in err.splitlines()][-1] == "bridge_stopped"
+
+
+async def test_a_bridge_stops_in_order_when_its_terminal_is_closed(rig: Rig) -> None:
+    async with command("run", env=rig.environment()) as process:
+        await logged(process, "bridge_ready")
+        code, err = await stop(process, signal.SIGHUP)
+    assert code == 0
+    assert [json.loads(line)["event"] for line in err.splitlines()][-1] == "bridge_stopped"
+
+
+async def test_a_bridge_that_should_outlive_its_terminal_does(rig: Rig) -> None:
+    # As nohup does it.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with command("run", env=rig.environment()) as process:
+            await logged(process, "bridge_ready")
+            rig.slack.delivery = "socket"
+            await rig.slack.wait_for(lambda: rig.slack.sockets > 0, PATIENCE)
+            process.send_signal(signal.SIGHUP)
+            # A process that was ended by the signal would not take a question in.
+            await rig.ask("U0ADA", "C0GENERAL", "How does the bridge keep its order?")
+            code, _ = await stop(process)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert code == 0
+
+
+async def test_a_name_that_is_no_setting_is_told_and_keeps_nothing_from_running(rig: Rig) -> None:
+    await asyncio.to_thread(Path(".env").write_text, "KAPA_PROJECT=x\n", encoding="utf-8")
+    env = {**rig.environment(), "BRIDGE_ANSWERS": "mention", "BRIDGE_XYZZY": "secret words"}
+    async with command("run", env=env) as process:
+        found = [await logged(process, "setting_unknown") for _ in range(3)]
+        await logged(process, "bridge_ready")
+        code, err = await stop(process)
+    assert [(line["setting"], line["nearest"]) for line in found] == [
+        ("BRIDGE_ANSWERS", "BRIDGE_ANSWER"),
+        ("BRIDGE_XYZZY", None),
+        ("KAPA_PROJECT", "KAPA_PROJECT_ID"),
+    ]
+    assert (code, "secret words" in err or "secret words" in str(found)) == (0, False)
 
 
 async def test_told_to_stop_before_slack_answers(rig: Rig) -> None:
@@ -464,8 +513,6 @@ async def test_unknown_dead_letters_are_named(redis: Redis, redis_url: str, verb
 
 async def test_dead_letters_of_the_embedded_redis(rig: Rig, tmp_path: Path) -> None:
     env = rig.environment(redis_url="", bridge_data_dir=tmp_path / "data")
-    # Nobody runs: the command has the folder to itself.
-    assert await run("dead-letters", "list", "--json", env=env) == Result(0, "[]\n", "")
     # Beside a running bridge it uses the same Redis and leaves it running.
     async with command("run", env=env) as process:
         await logged(process, "bridge_ready")
@@ -473,6 +520,24 @@ async def test_dead_letters_of_the_embedded_redis(rig: Rig, tmp_path: Path) -> N
         assert await run("dead-letters", "retry", "--all", env=env) == Result(0, "0 put back\n", "")
         code, err = await stop(process)
     assert (code, "redis_exited" in err) == (0, False)
+    # Nobody runs any more: the command has the folder to itself.
+    assert await run("dead-letters", "list", "--json", env=env) == Result(0, "[]\n", "")
+
+
+@pytest.mark.parametrize("arguments", [("dead-letters", "list"), ("dead-letters", "drop", "1-0"), ("feedback",)])
+@pytest.mark.parametrize("exists", [False, True])
+def test_where_no_bridge_has_run_there_is_nothing_to_read(
+    arguments: tuple[str, ...], exists: bool, tmp_path: Path
+) -> None:
+    if exists:
+        (tmp_path / "data" / "redis").mkdir(parents=True)
+    result = typed(*arguments, env={"BRIDGE_DATA_DIR": "data"})
+    assert (result.code, result.out) == (1, "")
+    assert result.problems == [
+        f"no bridge has run in {tmp_path / 'data'}: go to its folder, or set BRIDGE_DATA_DIR or REDIS_URL"
+    ]
+    # No empty Redis is left behind.
+    assert not (tmp_path / "data" / "redis.log").exists()
 
 
 # The playground

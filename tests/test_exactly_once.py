@@ -294,3 +294,18 @@ async def test_a_worker_that_was_frozen_shows_nothing_more(rig: Rig, redis: Redi
         assert await asyncio.wait_for(process.wait(), 15) == 0
         assert rig.replies(GENERAL, ts) == before
     assert [(answer["ts"], markdown(answer)) for answer in before] == [(draft["ts"], f"the second {ANSWER}")]
+
+
+@pytest.mark.parametrize("refusal", ["edit_window_closed", "cant_update_message", "message_not_found"])
+async def test_a_draft_that_cannot_be_edited_any_more_leaves_nothing_behind(
+    rig: Rig, redis: Redis, refusal: str
+) -> None:
+    async with rig.bridge():
+        rig.kapa.answer_with(ANSWER)
+        rig.kapa.hold(after_pieces=2)
+        ts = await rig.slack.say(ADA, GENERAL, "Count")
+        await rig.slack.wait_for(lambda: rig.replies(GENERAL, ts))
+        rig.slack.fault("chat.update", refusal)
+        rig.kapa.release()
+        await settled(rig, redis)
+        assert list(map(markdown, rig.replies(GENERAL, ts))) == [ANSWER]

@@ -235,6 +235,35 @@ async def test_a_vote_on_the_second_message_of_an_answer(rig: Rig, redis: Redis)
     assert [body["question_answer"] for body in rig.kapa.feedback_log] == [rig.kapa.asked[0].question_answer_id]
 
 
+async def test_votes_on_all_messages_of_an_answer_are_one_persons_vote(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge():
+        rig.kapa.answer_with("word " * 3_000)
+        ts = await rig.slack.say(ADA, GENERAL, "Tell")
+        first, second = await rig.answer(GENERAL, ts, 2)
+        await settled(rig, redis)
+        # The upvote is told late: the newer downvote on the other message must have the last word all the same.
+        rig.kapa.fault("500", 1, endpoint="feedback")
+        await rig.slack.react(GRACE, GENERAL, first["ts"], "+1")
+        await rig.slack.react(GRACE, GENERAL, second["ts"], "-1")
+        await settled(rig, redis)
+        [body] = rig.kapa.feedback.values()
+        assert body["reaction"] == "downvote"
+        # The same emoji on both is taken away from one: the other is still there.
+        await rig.slack.react(GRACE, GENERAL, second["ts"], "+1")
+        await rig.slack.unreact(GRACE, GENERAL, second["ts"], "-1")
+        await rig.slack.unreact(GRACE, GENERAL, second["ts"], "+1")
+        await settled(rig, redis)
+        [body] = rig.kapa.feedback.values()
+        assert body["reaction"] == "upvote"
+
+
+async def test_a_vote_lets_its_answer_live_on(ballot: Ballot) -> None:
+    key = f"{{bridge}}:answer:T0PLAY:{GENERAL}:{ballot.answer}"
+    await ballot.redis.expire(key, 100)
+    await ballot.put("+1")
+    assert await ballot.redis.ttl(key) > 80 * 86_400
+
+
 @pytest.mark.parametrize("fault", ["500", "502html", "drop_before", "drop_after", "429"])
 async def test_a_vote_that_fails_is_told_again(ballot: Ballot, fault: str) -> None:
     ballot.rig.kapa.fault(fault, 2, endpoint="feedback", retry_after=None)

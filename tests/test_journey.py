@@ -30,6 +30,7 @@ from tests.rig import (
     hurry,
     is_draft,
     markdown,
+    settled,
     waiting,
 )
 
@@ -525,3 +526,34 @@ async def test_a_fault_over_one_question_leaves_the_others_alone(rig: Rig) -> No
         _, answer = await rig.ask(GRACE, HELP, "Call all")
         assert "<!channel>" not in markdown(answer)
         assert "<!channel>" not in answer["text"]
+
+
+async def test_a_status_that_hangs_holds_nobody_up(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge():
+        rig.slack.fault("assistant.threads.setStatus", "hang")
+        rig.kapa.hold()
+        ts = await rig.slack.say(ADA, GENERAL, "First?")
+        await rig.slack.say(ADA, GENERAL, "Second?", thread=ts)
+        await rig.slack.wait_for(lambda: rig.called("assistant.threads.setStatus") or rig.kapa.in_flight, 10)
+        await asyncio.sleep(0.2)  # longer than the bridge waits before it shows a status
+        rig.kapa.release()
+        # Far less than it takes to give a hanging call up.
+        await rig.answer(GENERAL, ts, 2, within=10)
+
+
+async def test_a_status_goes_away_when_an_attempt_posts_nothing(
+    rig: Rig, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    async with rig.bridge():
+        rig.kapa.fault("500", 5)
+        ts, sorry = await rig.ask(ADA, GENERAL, "First?")
+        await settled(rig, redis)
+        rig.kapa.hold()
+        letters = DeadLetters(redis)
+        await letters.retry([letter.id for letter in await letters.read()])
+        await rig.slack.wait_for(lambda: rig.slack.status(GENERAL, ts).get("status"), 10)
+        rig.kapa.release()
+        await settled(rig, redis)
+        await rig.slack.wait_for(lambda: not rig.slack.status(GENERAL, ts).get("status"), 10)
+        assert [reply["ts"] for reply in rig.replies(GENERAL, ts)] == [sorry["ts"]]

@@ -504,8 +504,32 @@ def test_no_page_breaks_the_cutting(text: str) -> None:
     assert Knowledge({"page.md": text}).search("ab") is not None
 
 
-def test_the_projects_own_docs_can_be_read() -> None:
-    assert isinstance(Knowledge.of_project().answer("what is the bridge?").text, str)
+@pytest.mark.parametrize(
+    ("query", "titles"),
+    [
+        ("how the bridge keeps its order", {"Order without locks"}),
+        ("How does the bridge keep its order?", {"Order without locks"}),
+        ("what happens when Redis goes away", {"When something fails", "Redis"}),
+        ("What happens when Redis goes away?", {"When something fails", "Redis"}),
+        ("What happens when Kapa is down?", {"When something fails"}),
+        ("How are votes counted?", {"Votes"}),
+        ("What is a dead letter?", {"Dead letters"}),
+    ],
+)
+def test_it_finds_the_right_section_of_the_projects_own_docs(query: str, titles: set[str]) -> None:
+    reply = Knowledge.of_project().answer(query)
+    assert reply.sections[0].title in titles
+    assert {"Try it", "Read on"}.isdisjoint(section.title for section in reply.sections)
+
+
+def test_a_word_of_the_title_counts_more_than_a_repeated_one_of_the_text() -> None:
+    pages = {"a.md": "# A\n\n## Bells\n\nThey ring.\n\n## Lamps\n\n" + "Ship bells, ship bells and a lamp. " * 5}
+    assert Knowledge(pages).search("ship bell")[0].title == "Lamps"
+    assert Knowledge(pages).search("bell")[0].title == "Bells"
+
+
+def test_a_section_can_be_left_out() -> None:
+    assert Knowledge(PAGES, left_out={"Lamp"}).search("clean the lamp")[0].title != "Lamp"
 
 
 def test_paragraphs_come_on_one_line_and_code_stays_as_it_is() -> None:

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from bridge import app, settings
 from bridge.models import Reaction, Reason, Vote
-from bridge.settings import SECRETS, Role, Settings, SettingsError, Transport, load, parse_reactions, should
+from bridge.settings import (
+    SECRETS,
+    Role,
+    Settings,
+    SettingsError,
+    Transport,
+    load,
+    parse_reactions,
+    should,
+    unknown,
+    unknown_among,
+)
 
 DOCS = Path(__file__).parent.parent / "docs" / "configuration.md"
 SECRET = "s3cr3t-Value-0123"
@@ -309,6 +320,47 @@ def test_a_file_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_a_folder_named_like_the_file_is_none() -> None:
     Path(".env").mkdir()
     assert value("bridge_port") == 3000
+
+
+# Names that are none
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ([], {}),
+        ([name.upper() for name in DEFAULTS], {}),
+        (["bridge_port", "Bridge_Port"], {}),
+        (["SLACK_TOKEN", "REDIS_HOST", "PATH", "MY_BRIDGE_PORT", "BRIDGET", "KAPA"], {}),
+        (["KAPA_APIKEY", "bridge_answers"], {"BRIDGE_ANSWERS": "BRIDGE_ANSWER", "KAPA_APIKEY": "KAPA_API_KEY"}),
+        (["BRIDGE_"], {"BRIDGE_": None}),
+        (["BRIDGE_SERVICE_HOST"], {"BRIDGE_SERVICE_HOST": None}),
+        (["BRIDGE_XYZZY"], {"BRIDGE_XYZZY": None}),
+    ],
+)
+def test_names_that_are_no_settings(names: list[str], found: dict[str, str | None]) -> None:
+    assert unknown_among(names) == found
+
+
+@given(st.lists(st.text() | st.sampled_from(sorted(DEFAULTS)) | st.text().map("BRIDGE_{}".format)))
+def test_any_names_are_settings_or_none(names: list[str]) -> None:
+    found = unknown_among(names)
+    assert not {name.lower() for name in found} & set(DEFAULTS)
+    assert all(name.startswith(("BRIDGE_", "KAPA_")) for name in found)
+    assert {nearest.lower() for nearest in found.values() if nearest} <= set(DEFAULTS)
+
+
+def test_names_are_looked_for_in_the_file_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unknown() == {}
+    Path(".env").write_text("BRIDGE_PORT=4000\nBRIDGE_PROT=1\nKAPA_KEY=1\nNOT_OURS=1\n", encoding="utf-8")
+    monkeypatch.setenv("KAPA_PROJECT", "x")
+    monkeypatch.setenv("BRIDGE_HOSTS", "")
+    assert unknown() == {
+        "BRIDGE_PROT": "BRIDGE_PORT",
+        "KAPA_KEY": "KAPA_API_KEY",
+        "KAPA_PROJECT": "KAPA_PROJECT_ID",
+    }
+    assert load().bridge_port == 4000
 
 
 # What is required of whom

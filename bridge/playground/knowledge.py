@@ -5,7 +5,7 @@ An answer is put together from the sections that match best. Kapa's protocol is 
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,19 +18,28 @@ SITE = "https://docs.example.com/"
 _CHUNK = 1_200
 _ANSWER_MAX = 6_000
 _SECTIONS_MAX = 5
+# Scored together, a title's word drowns in a text that repeats another one: bm25 flattens out with the count.
+_BEST_FIRST = "SELECT rowid FROM s WHERE s MATCH ? ORDER BY 2 * bm25(s, 0.0, 1.0, 0.0) + bm25(s, 0.5, 0.0, 1.0)"
+# The one repeats the very questions that it suggests, the other is a list of links to the rest.
+_NOT_KNOWN = frozenset({"Try it", "Read on"})
 _LINK = re.compile(r"(?<!!)\]\((?!\w+:|#)([^)\s]+)\)")
 _STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
         """
-    a about all also am an and any are as at be been but by can could did do does doing for from get
-    give had has have he hello help hey hi how i if in into is it its just know like make me mean my no
-    not of off on one or our out please she should so some tell than thank thanks that the their them
-    then there these they this those to too us use very want was way we were what when where which who
-    why will with work works would you your
+    a about all also am an and any are as at be been but by can could did do does doing for from get give
+    go goes going had happen happened happens has have he hello help hey hi how i if in into is it its
+    just know like make me mean my no not of off on one or our out please she should so some tell than
+    thank thanks that the their them then there these they this those to too us use very want was way we
+    were what when where which who why will with work works would you your
     """,
     )
 )
+
+
+# People ask what is "away" or "down" where docs say that it fails or dies.
+_FAILURE = ("away", "breaks", "broken", "crashes", "dies", "down", "fails", "killed", "outage", "unavailable")
+_ANY_FAILURE = "(" + " OR ".join(f'"{word}"' for word in _FAILURE) + ")"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +64,10 @@ class Reply:
 class Knowledge:
     """A searchable set of Markdown pages, by their path below the site."""
 
-    def __init__(self, pages: Mapping[str, str]) -> None:
-        self._sections = [section for path, text in pages.items() for section in split(path, text)]
+    def __init__(self, pages: Mapping[str, str], left_out: Container[str] = ()) -> None:
+        """Index the pages, except sections whose title is in `left_out`."""
+        found = [section for path, text in pages.items() for section in split(path, text)]
+        self._sections = [section for section in found if section.title not in left_out]
         self._index = sqlite3.connect(":memory:", check_same_thread=False)
         self._index.execute("CREATE VIRTUAL TABLE s USING fts5(page, title, text, tokenize='porter unicode61')")
         self._index.executemany(
@@ -70,7 +81,8 @@ class Knowledge:
         here = Path(__file__).parent
         root = here / "docs" if (here / "docs" / "README.md").exists() else here.parent.parent
         files = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
-        return cls({file.relative_to(root).as_posix(): file.read_text("utf-8") for file in files if file.exists()})
+        pages = {file.relative_to(root).as_posix(): file.read_text("utf-8") for file in files if file.exists()}
+        return cls(pages, left_out=_NOT_KNOWN)
 
     def search(self, query: str, earlier: str = "") -> list[Section]:
         """Give the sections that match `query`, best first.
@@ -83,8 +95,7 @@ class Knowledge:
             return []
         matches = {word: {row for (row,) in self._rows("SELECT rowid FROM s WHERE s MATCH ?", word)} for word in words}
         terms = " OR ".join(_quote(word) for word in dict.fromkeys([*words, *_words(earlier)]))
-        order = "SELECT rowid FROM s WHERE s MATCH ? ORDER BY bm25(s, 2.0, 6.0, 1.0)"
-        ranked = [row for (row,) in self._index.execute(order, (terms,))]
+        ranked = [row for (row,) in self._index.execute(_BEST_FIRST, (terms,))]
         # One shared word of many is chance; half of them is about the same thing.
         enough = [row for row in ranked if 2 * sum(row in found for found in matches.values()) >= len(words)]
         return [self._sections[row] for row in enough[:_SECTIONS_MAX]]
@@ -183,7 +194,7 @@ def _words(text: str) -> list[str]:
 
 def _quote(word: str) -> str:
     # Quoted, a word is never FTS5 syntax; `_words` lets no quotation mark through.
-    return f'"{word}"'
+    return _ANY_FAILURE if word in _FAILURE else f'"{word}"'
 
 
 def _cited(section: Section, most: int) -> str:

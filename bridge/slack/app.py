@@ -7,7 +7,7 @@ read in `read`, what is done about it is decided in `policy`, and workers do it.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -24,6 +24,7 @@ from bridge.models import Emoji, Message, Vote
 from bridge.policy import Ask, Rules
 from bridge.slack import read
 from bridge.slack.read import Identity
+from bridge.store import Store
 
 # Slack waits three seconds (https://docs.slack.dev/apis/events-api) and sends again what it got no answer to.
 TAKE_IN_SECONDS: Final = 2.5
@@ -33,17 +34,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Puts what an event asks for into the inbox. `thread_seconds` is how long a thread is remembered.
+    """Puts what an event asks for into the inbox.
 
     `on_event(result)` hears what became of each event, as a constant word.
     """
 
     questions: Inbox
     votes: Inbox
+    store: Store
     identity: Identity
     rules: Rules
     reactions: Mapping[str, Vote]
-    thread_seconds: int
     on_event: Callable[[str], None] = lambda result: None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -79,7 +80,7 @@ class Intake:
             put = await self.questions.put(
                 item,
                 seen=policy.marks(message),
-                thread_seconds=self.thread_seconds,
+                thread_seconds=self.store.ttl_seconds,
                 must_know_thread=decision.must_know_thread,
             )
         if put is Put.ACCEPTED:
@@ -90,8 +91,9 @@ class Intake:
     async def _emoji(self, emoji: Emoji) -> str:
         if policy.meaning(emoji.name, self.reactions) is None:
             return "no_vote"
-        # Repeating a vote changes nothing, so what Slack sends twice may wait twice.
-        id_ = f"{emoji.line}:{emoji.user}:{emoji.name}:{emoji.is_on:d}:{emoji.at}"
+        first = await self.store.first_message(f"{emoji.team}:{emoji.channel}:{emoji.message}")
+        emoji = replace(emoji, answer=first)
+        id_ = f"{emoji.line}:{emoji.message}:{emoji.user}:{emoji.name}:{emoji.is_on:d}:{emoji.at}"
         return await self.votes.put(Item(id_, emoji.line, emoji.at, emoji.to_json()), seen=[id_])
 
 

@@ -8,6 +8,11 @@ const EMOJI = {
   no_entry: "⛔", no_entry_sign: "🚫", grey_question: "❔",
 };
 const QUICK = ["+1", "-1"];
+const SPOKEN = { "+1": "thumbs up", "-1": "thumbs down" };
+const EXAMPLES = [
+  "How does the bridge keep its order?", "What happens when Redis goes away?", "How are votes counted?",
+];
+const KEPT = ["me", "channel", "thread"];
 const view = { people: new Map(), bot: "", channels: new Map(), me: "", channel: "", thread: "", asked: "" };
 const $ = (id) => document.getElementById(id);
 
@@ -83,7 +88,9 @@ function reactionButton(message, name, users) {
   const isMine = users.includes(view.me);
   button.type = "button";
   button.setAttribute("aria-pressed", String(isMine));
-  button.setAttribute("aria-label", `${name}, ${users.length}`);
+  const spoken = SPOKEN[name] ?? name.replaceAll("::", " ").replaceAll("_", " ");
+  const people = users.length === 1 ? "1 person" : `${users.length} people`;
+  button.setAttribute("aria-label", users.length ? `${spoken}, ${people}` : `React with ${spoken}`);
   button.title = users.map(nameOf).join(", ") || `React with :${name}:`;
   button.addEventListener("click", () => post(isMine ? "/unreact" : "/react", { ts: message.ts, emoji: name }));
   return button;
@@ -151,9 +158,31 @@ function restoreFocus(list, focused) {
   item?.querySelectorAll("button, a")[focused[1]]?.focus();
 }
 
+// What one can ask where nothing was said yet, and that nobody answers where the bot is not.
+function drawHint(channel) {
+  const shown = !channel.has_bot ? "absent" : channel.messages.size ? "" : "examples";
+  $("hint").hidden = !shown;
+  if ($("hint").dataset.shown === shown) return;
+  $("hint").dataset.shown = shown;
+  const text = shown === "absent" ? `${nameOf(view.bot)} is not in this channel and answers nothing here.` : "Ask, for example:";
+  const examples = shown === "examples" ? EXAMPLES : [];
+  $("hint").replaceChildren(make("p", "", text), ...examples.map((example) => {
+    const button = make("button", "", example);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      const box = $("ask").querySelector("textarea");
+      box.value = example;
+      box.focus();
+    });
+    return button;
+  }));
+}
+
 function draw() {
   const channel = view.channels.get(view.channel);
   if (!channel) return;
+  for (const name of KEPT) sessionStorage.setItem(name, view[name]);
+  drawHint(channel);
   drawSidebar();
   $("title").textContent = channel.type === "im" ? nameOf(view.bot) : `# ${channel.name}`;
   const all = [...channel.messages.values()].sort((a, b) => (a.ts < b.ts ? -1 : 1));
@@ -212,13 +241,22 @@ async function load() {
     option.value = person.id;
     return option;
   }));
-  if (view.me) {
+  restore(humans);
+}
+
+// What was open before the page or the playground started anew, as far as it is still there.
+function restore(humans) {
+  for (const name of KEPT) view[name] ||= sessionStorage.getItem(name) ?? "";
+  const isKnown = humans.some((person) => person.id === view.me);
+  const channel = view.channels.get(view.channel);
+  if (isKnown && channel?.members.includes(view.me)) {
     $("who").value = view.me;
+    if (!channel.messages.has(view.thread)) view.thread = "";
     draw();
   } else {
-    const direct = state.channels.find((channel) => channel.type === "channel" && channel.has_bot);
-    view.channel = direct.id;
-    chooseMe(humans[0].id);
+    view.channel = [...view.channels.values()].find((one) => one.type === "channel" && one.has_bot).id;
+    chooseMe(isKnown ? view.me : humans[0].id);
+    $("who").value = view.me;
   }
 }
 
@@ -239,11 +277,17 @@ function apply(change) {
   }
 }
 
-// The thread of one's own question opens by itself when the answer comes, unless another thread is being read.
+// The thread of one's own latest question opens by itself when its answer comes, once, and not while a reply to
+// another thread is being written: it would go to the wrong one.
 function followAnswer(channel, message) {
   if (channel !== view.channel) return;
   if (message.user === view.me && !message.thread_ts) view.asked = message.ts;
-  else if (message.bot_id && message.thread_ts === view.asked && !view.thread) view.thread = view.asked;
+  else if (message.bot_id && message.thread_ts && message.thread_ts === view.asked) {
+    view.asked = "";
+    if (message.thread_ts === view.thread || $("reply").querySelector("textarea").value.trim()) return;
+    view.thread = message.thread_ts;
+    $("thread").replaceChildren();
+  }
 }
 
 function countReplies(channel, ts) {
