@@ -4,11 +4,13 @@ What they simulate lives in `slack` and `kapa`; the bridge does not know that it
 """
 
 import asyncio
+import ctypes
 import os
 import re
+import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -122,6 +124,14 @@ def _text(value: object) -> str:
     return str(value.resolve()) if isinstance(value, Path) else str(value)
 
 
+def _told_to_stop_with_its_starter() -> Callable[[], object] | None:
+    """Let a child get SIGTERM when its starter is killed, where the kernel offers that (prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    return lambda: prctl(1, signal.SIGTERM)
+
+
 @asynccontextmanager
 async def bridge_process(environment: Mapping[str, str], folder: Path, *arguments: str) -> AsyncIterator[Process]:
     """Run a bridge as a process with exactly these settings; at the end it is told to stop and waited for.
@@ -138,6 +148,7 @@ async def bridge_process(environment: Mapping[str, str], folder: Path, *argument
         cwd=folder,
         env={**kept, **environment},
         start_new_session=True,
+        preexec_fn=_told_to_stop_with_its_starter(),
     )
     try:
         yield process
