@@ -10,7 +10,7 @@ help: ## list the targets
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or name it with make PYTHON=/path/to/python3.12"; exit 2; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/run.stamp: requirements.lock pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -26,14 +26,14 @@ playground: .venv/run.stamp ## the whole bridge against a simulated Slack and Ka
 
 test: lint types unit ## lint, types and every test that needs no browser
 
-lint: .venv/dev.stamp
+lint: .venv/dev.stamp ## find mistakes and what is not in the house's style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/dev.stamp
+types: .venv/dev.stamp ## check the types
 	$(BIN)/mypy
 
-unit: .venv/dev.stamp
+unit: .venv/dev.stamp ## the tests alone
 	$(BIN)/pytest
 
 format: .venv/dev.stamp ## put every file into the house's style
@@ -46,3 +46,4 @@ lock: ## resolve the dependencies anew (needs uv)
 
 clean: ## remove the virtual environment and every cache
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

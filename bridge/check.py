@@ -117,7 +117,8 @@ async def _redis(settings: Settings) -> list[Finding]:
         async with app.open_redis(settings, attach=True) as redis:
             fatal, risky = await redis_client.shortcomings(redis)
     except RedisError as error:
-        return [Finding("Redis", problem=f"REDIS_URL: Redis cannot be used: {app.brief(error)}; {REDIS_ADVICE}")]
+        reason = app.brief(error).rstrip(".")
+        return [Finding("Redis", problem=f"REDIS_URL: Redis cannot be used: {reason}; {REDIS_ADVICE}")]
     except (app.StartError, EmbeddedRedisError) as error:
         return [Finding("Redis", problem=str(error))]
     if not fatal and not risky:

@@ -50,7 +50,6 @@ def configure(log_format: str, level: str, *, secrets: Iterable[str] = (), strea
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     renderer = (
         structlog.processors.JSONRenderer(ensure_ascii=False)

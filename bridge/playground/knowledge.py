@@ -39,7 +39,6 @@ _STOP_WORDS = frozenset(
 
 # People ask what is "away" or "down" where docs say that it fails or dies.
 _FAILURE = ("away", "breaks", "broken", "crashes", "dies", "down", "fails", "killed", "outage", "unavailable")
-_ANY_FAILURE = "(" + " OR ".join(f'"{word}"' for word in _FAILURE) + ")"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +193,8 @@ def _words(text: str) -> list[str]:
 
 def _quote(word: str) -> str:
     # Quoted, a word is never FTS5 syntax; `_words` lets no quotation mark through.
-    return _ANY_FAILURE if word in _FAILURE else f'"{word}"'
+    alike = _FAILURE if word in _FAILURE else (word,)
+    return "(" + " OR ".join(f'"{one}"' for one in alike) + ")"
 
 
 def _cited(section: Section, most: int) -> str:
