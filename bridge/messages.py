@@ -39,7 +39,7 @@ class Messages:
     misconfigured: str = "Sorry, I cannot answer because I am not set up correctly. Please tell the person who runs me."
     failed: str = "Sorry, something went wrong on my side while answering this. Please ask again."
     cut_off: str = "_The answer broke off here. Please ask again if something is missing._"
-    uncertain: str = "_I am not certain about this answer; please check the sources._"
+    uncertain: str = "_I am not certain about this answer; please check it._"
     sources: str = "Sources"
 
 
