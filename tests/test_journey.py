@@ -538,7 +538,7 @@ async def test_a_status_that_hangs_holds_nobody_up(rig: Rig, redis: Redis) -> No
         await asyncio.sleep(0.2)  # longer than the bridge waits before it shows a status
         rig.kapa.release()
         # Far less than it takes to give a hanging call up.
-        await rig.answer(GENERAL, ts, 2, within=10)
+        assert len(await rig.answer(GENERAL, ts, 2, within=10)) == 2
 
 
 async def test_a_status_goes_away_when_an_attempt_posts_nothing(

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from bridge.playground.kapa import Asked, Pace, SimulatedKapa
 from bridge.playground.kapa_rules import pieces
 from bridge.playground.knowledge import Knowledge, Reply, Section, sources, split
+from tests.waiting import Clock, Naps
 
 PAGES = {
     "README.md": "# Lighthouse\n\nLighthouse guides ships. See [the guide](docs/guide.md#lamp).\n",
@@ -59,24 +59,6 @@ QUESTION: dict[str, Any] = {"query": "How do I clean the lamp?", "integration_id
 
 NO_DICTIONARY = "Invalid data. Expected a dictionary."
 NO_OTHER = 'Invalid pk "other" - object does not exist.'
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Naps:
-    """A sleep that takes no time and remembers how long it was asked for."""
-
-    asked: list[float] = field(default_factory=list)
-
-    async def __call__(self, seconds: float) -> None:
-        self.asked.append(seconds)
 
 
 @asynccontextmanager

@@ -26,27 +26,10 @@ from bridge.playground.slack import ELSEWHERE, GENERAL, HELP, SimulatedSlack
 from bridge.playground.slack_events import rich_text, unescape
 from bridge.playground.slack_page import Page, typed
 from bridge.playground.slack_rules import SlackError, check_blocks, check_metadata
+from tests.waiting import Clock, Naps
 
 ADA, GRACE, BOT = "U0ADA", "U0GRACE", "U0BRIDGE"
 METADATA = {"event_type": "answer", "event_payload": {"question": "1"}}
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Naps:
-    """A sleep that takes no time and remembers how long it was asked for."""
-
-    asked: list[float] = field(default_factory=list)
-
-    async def __call__(self, seconds: float) -> None:
-        self.asked.append(seconds)
 
 
 @dataclass
