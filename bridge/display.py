@@ -57,13 +57,11 @@ class Display:
             await self._take_away_from(len(parts))
             await self._remember()
 
-    async def draft(self, reply: Reply) -> bool:
-        """Show a reply that is still growing, if the budget of edits allows; say whether it did."""
-        # So does the first one, though it is a post: it will need edits to be finished.
+    async def draft(self, reply: Reply) -> None:
+        """Show a reply that is still growing, if the budget of edits allows."""
+        # The first draft is a post, and still asks: it will need edits to be finished.
         if await self._edits.try_acquire(self._lease.ticket.item.id, share=SHARE_OF_DRAFTS):
             await self.show(reply)
-            return True
-        return False
 
     async def finish(self, reply: Reply) -> None:
         """Show the final reply; its edits go before those of drafts."""

@@ -69,7 +69,6 @@ class Question:
     user: str
     text: str
     origin_url: str
-    is_direct: bool = False
     asked_at: float = 0.0
 
     @property

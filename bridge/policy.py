@@ -63,7 +63,6 @@ def consider(message: Message, rules: Rules) -> Ask | Silence:
         user=message.user,
         text=message.text,
         origin_url=message.origin_url,
-        is_direct=message.is_direct,
         asked_at=message.written_at,
     )
     return Ask(question, must_know_thread=message.thread is not None and not is_for_bridge)

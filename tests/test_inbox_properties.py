@@ -2,6 +2,7 @@
 
 import asyncio
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
@@ -48,8 +49,9 @@ class Held:
 class Interleavings(RuleBasedStateMachine):
     """Three workers on three lines, and what every operation should have come to."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, finished: Counter[str]) -> None:
         super().__init__()
+        self.finished = finished
         self.runner = asyncio.Runner()
         self.redis = cast("Any", redis_client.connect(url))
         self.run(self.redis.execute_command("FLUSHDB"))
@@ -269,6 +271,7 @@ class Interleavings(RuleBasedStateMachine):
             letters = self.run(self.redis.xrange(DEAD))
             assert [Item.from_entry(fields["line"], fields["entry"]) for _, fields in letters] == self.buried
             self.check_what_is_left()
+            self.finished.update(item.line for item in self.ended)
         finally:
             self.run(self.redis.aclose())
             self.runner.close()
@@ -318,8 +321,11 @@ async def _leave(context: Any) -> None:
 
 
 def test_any_interleaving_keeps_order_loses_nothing_and_repeats_nothing(url: str) -> None:
+    finished: Counter[str] = Counter()
     run_state_machine_as_test(
-        cast("type[RuleBasedStateMachine]", lambda: Interleavings(url)),  # any callable that makes one will do
+        cast(
+            "type[RuleBasedStateMachine]", lambda: Interleavings(url, finished)
+        ),  # any callable that makes one will do
         settings=settings(
             max_examples=100,
             stateful_step_count=40,
@@ -327,3 +333,5 @@ def test_any_interleaving_keeps_order_loses_nothing_and_repeats_nothing(url: str
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
+    # The invariants were held against work that was really done, on more than one line.
+    assert len(finished) > 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bridge.models import Answer, Emoji, Place, Question, Source
 
 PLACE = Place("T1", "C1", "1.1")
-QUESTION = Question(PLACE, "1.2", "U1", "How?", "https://a.slack.com/x", is_direct=True, asked_at=1.2)
+QUESTION = Question(PLACE, "1.2", "U1", "How?", "https://a.slack.com/x", asked_at=1.2)
 EMOJI = Emoji("T1", "C1", "1.1", "U1", "+1", is_on=True, at="2.1")
 ANSWER = Answer("To start", "t1", "q1", is_uncertain=True, sources=(Source("https://d/", "D", is_internal=True),))
 

@@ -94,7 +94,7 @@ def test_a_question_says_what_the_message_said_and_waits_in_its_thread(message: 
         return
     question = decision.question
     assert (question.text, question.user, question.id) == (message.text, message.user, message.id)
-    assert (question.origin_url, question.is_direct) == (message.origin_url, message.is_direct)
+    assert question.origin_url == message.origin_url
     assert question.place == Place("T1", message.channel, message.thread or message.id)
     assert question.line == f"T1:{message.channel}:{message.thread or message.id}"
     assert question.person == "slack:T1:U1"
