@@ -12,7 +12,7 @@ from typing import Final, cast
 from redis.asyncio import Redis
 
 from bridge import inbox_scripts as scripts
-from bridge.inbox import DEAD, NOTES_SECONDS, TAG, Item, Kind
+from bridge.inbox import DEAD, NOTES_SECONDS, TAG, TICKETS_OF_A_CHANNEL, Item, Kind
 
 # What Redis takes for the whole id of a stream's entry; anything else names no dead letter.
 _ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -35,7 +35,7 @@ class DeadLetters:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._revive = redis.register_script(scripts.REVIVE)
+        self._revive = redis.register_script(scripts.bound(scripts.REVIVE, TICKETS_OF_A_CHANNEL))
 
     async def read(self, first: str = "-", last: str = "+") -> list[DeadLetter]:
         """Give the dead letters from id `first` to id `last`, oldest first."""

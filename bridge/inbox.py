@@ -2,7 +2,8 @@
 
 All unfinished work of a conversation stands in its line, a Redis list; only the head of a line has a ticket in
 the stream. So a conversation is dealt with one item at a time and in order, without locks, while conversations run
-side by side; a dead worker's ticket is claimed by another after the lease, and its followers wait behind it.
+side by side; a dead worker's ticket is claimed by another after the lease, and its followers wait behind it. A
+channel has so many tickets at a time, so that one that floods does not hold up another.
 
 Every change is one small Lua script, atomic in Redis. What an item means and how long to wait before it is tried
 again do not live here. Keys (one hash tag, so that Redis Cluster keeps them together):
@@ -10,6 +11,8 @@ again do not live here. Keys (one hash tag, so that Redis Cluster keeps them tog
     {bridge}:<kind>:ready           stream of tickets: one for the head of each line that is not waiting
     {bridge}:<kind>:later           sorted set of the lines that wait before they are tried again, by time (ms)
     {bridge}:<kind>:line:<line>     list of a line's items, oldest first; the head is the one being dealt with
+    {bridge}:<kind>:turns:<channel> list of a channel's lines that wait for their ticket, the next one first
+    {bridge}:<kind>:out:<channel>   set of the channel's tickets in the stream, TICKETS_OF_A_CHANNEL at most
     {bridge}:<kind>:early:<line>    list of replies that came before their thread's question, for EARLY_SECONDS
     {bridge}:<kind>:notes:<item>    hash of what is remembered about an item between attempts
     {bridge}:seen:<mark>            an event that was accepted already
@@ -25,7 +28,7 @@ from typing import Final, Self, cast
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.commands.core import AsyncScript
 
 from bridge import inbox_scripts as scripts
 
@@ -34,6 +37,8 @@ GROUP: Final = "bridge"
 DEAD: Final = f"{TAG}:dead"
 # Longer than Slack's last redelivery, after 24 hours (https://docs.slack.dev/apis/events-api, Delayed Events).
 SEEN_SECONDS: Final = 30 * 3600
+# A channel that floods leaves the rest of the workers' slots to others; a worker has 32 of them by default.
+TICKETS_OF_A_CHANNEL: Final = 16
 NOTES_SECONDS: Final = 7 * 86_400
 # Slack sends again at once, after one minute and after five (https://docs.slack.dev/apis/events-api, Retries).
 EARLY_SECONDS: Final = 400
@@ -129,7 +134,15 @@ class Inbox:
     Every method raises redis.RedisError when Redis cannot be reached or refuses; nothing has then been promised.
     """
 
-    def __init__(self, redis: Redis, kind: Kind, *, worker: str = "", lease_seconds: float = 15) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        kind: Kind,
+        *,
+        worker: str = "",
+        lease_seconds: float = 15,
+        tickets_of_a_channel: int = TICKETS_OF_A_CHANNEL,
+    ) -> None:
         self.kind = kind
         self.worker = worker
         self.lease_seconds = lease_seconds
@@ -139,13 +152,18 @@ class Inbox:
         self._lines = f"{TAG}:{kind}:line:"
         self._early = f"{TAG}:{kind}:early:"
         self._claim_cursor = "0-0"
-        self._put = redis.register_script(scripts.PUT)
-        self._finish = redis.register_script(scripts.FINISH)
-        self._retry = redis.register_script(scripts.RETRY)
-        self._remember = redis.register_script(scripts.REMEMBER)
-        self._renew = redis.register_script(scripts.RENEW)
-        self._promote = redis.register_script(scripts.PROMOTE)
-        self._leave = redis.register_script(scripts.LEAVE)
+
+        def script(text: str) -> AsyncScript:
+            return redis.register_script(scripts.bound(text, tickets_of_a_channel))
+
+        self._put = script(scripts.PUT)
+        self._finish = script(scripts.FINISH)
+        self._retry = script(scripts.RETRY)
+        self._remember = script(scripts.REMEMBER)
+        self._renew = script(scripts.RENEW)
+        self._promote = script(scripts.PROMOTE)
+        self._leave = script(scripts.LEAVE)
+        self._open = script(scripts.OPEN)
         self._sign_off = redis.register_script(scripts.SIGN_OFF)
 
     def _notes(self, item: Item) -> str:
@@ -176,11 +194,7 @@ class Inbox:
 
     async def open(self) -> None:
         """Make the consumer group, where it is missing, and sign off workers that were killed long ago."""
-        try:
-            await self._redis.xgroup_create(self._ready, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        await self._open(keys=[self._ready], args=[GROUP])
         await self._sign_off(keys=[self._ready], args=[GROUP, GONE_SECONDS * 1000])
 
     async def take(self, limit: int, *, wait_seconds: float) -> list[Ticket]:
@@ -267,7 +281,7 @@ class Inbox:
 
     async def retry(self, ticket: Ticket, *, wait_seconds: float = 0, is_failure: bool = True) -> None:
         """Give the ticket back, to be tried again by any worker after a wait; raises LeaseLostError."""
-        keys = [self._ready, self._lines + ticket.item.line, self._notes(ticket.item), self._later]
+        keys = [self._ready, self._notes(ticket.item), self._later]
         wait = int(wait_seconds * 1000)
         args: list[str | int] = [
             GROUP,
@@ -289,8 +303,8 @@ class Inbox:
 
     async def promote(self) -> int:
         """Give lines whose wait is over their ticket; return how many there were."""
-        return int(await self._promote(keys=[self._ready, self._later], args=[self._lines]))
+        return int(await self._promote(keys=[self._ready, self._later]))
 
     async def leave(self) -> int:
         """Hand back at once all that this worker still holds, and sign it off; return how much that was."""
-        return int(await self._leave(keys=[self._ready], args=[GROUP, self.worker, self._lines]))
+        return int(await self._leave(keys=[self._ready], args=[GROUP, self.worker]))

@@ -1,6 +1,20 @@
-"""The Lua scripts of the inbox: each changes it in one atomic step. Which keys there are is said in `inbox`."""
+"""The Lua scripts of the inbox: each changes it in one atomic step. Which keys there are is said in `inbox`.
 
-_FUNCTIONS = """
+A script knows as `tickets_of_a_channel` how many tickets a channel may have: see `bound`.
+"""
+
+from typing import Final
+
+
+def bound(script: str, tickets_of_a_channel: int) -> str:
+    """Give a script that lets a channel have so many tickets at a time."""
+    return f"local tickets_of_a_channel = {tickets_of_a_channel}{script}"
+
+
+_FUNCTIONS: Final = """
+local function beside(ready, name) return (string.gsub(ready, 'ready$', name)) end
+-- A line's name begins with its channel's.
+local function channel_of(name) return string.match(name, '^(.*):') or name end
 local function now_ms()
   local now = redis.call('TIME')
   return now[1] * 1000 + math.floor(now[2] / 1000)
@@ -10,9 +24,10 @@ local function owns(ready, group, ticket, worker)
   local pending = redis.call('XPENDING', ready, group, ticket, ticket, 1)
   return pending[1] ~= nil and pending[1][2] == worker
 end
-local function take_out(ready, group, ticket)
+local function take_out(ready, group, ticket, name)
   redis.call('XACK', ready, group, ticket)
   redis.call('XDEL', ready, ticket)
+  redis.call('SREM', beside(ready, 'out:') .. channel_of(name), ticket)
 end
 local function read(entry)
   local is_read, parts = pcall(cjson.decode, entry)
@@ -20,12 +35,34 @@ local function read(entry)
   return '', ''
 end
 -- A ticket says whether its item was tried before: while it stood in line, or before it was given up and put back.
-local function hand_out(ready, line, name, again)
-  local entry = redis.call('LINDEX', line, 0)
+local function issue(ready, name, again)
+  local entry = redis.call('LINDEX', beside(ready, 'line:') .. name, 0)
   if not entry then return end
-  local notes = string.gsub(ready, 'ready$', 'notes:') .. (read(entry))
-  if redis.call('EXISTS', notes) == 1 then again = '1' end
-  redis.call('XADD', ready, '*', 'line', name, 'entry', entry, 'again', again)
+  if redis.call('EXISTS', beside(ready, 'notes:') .. read(entry)) == 1 then again = '1' end
+  local ticket = redis.call('XADD', ready, '*', 'line', name, 'entry', entry, 'again', again)
+  redis.call('SADD', beside(ready, 'out:') .. channel_of(name), ticket)
+end
+local function has_room(ready, channel)
+  local out = beside(ready, 'out:') .. channel
+  if redis.call('SCARD', out) < tickets_of_a_channel then return true end
+  -- A ticket that is lost holds no place.
+  for _, ticket in ipairs(redis.call('SMEMBERS', out)) do
+    if #redis.call('XRANGE', ready, ticket, ticket) == 0 then redis.call('SREM', out, ticket) end
+  end
+  return redis.call('SCARD', out) < tickets_of_a_channel
+end
+local function admit(ready, channel)
+  while has_room(ready, channel) do
+    local turn = redis.call('LPOP', beside(ready, 'turns:') .. channel)
+    if not turn then return end
+    issue(ready, string.sub(turn, 2), string.sub(turn, 1, 1))
+  end
+end
+-- A line waits for its channel's turn behind the channel's other lines, or before them where work is handed back.
+local function hand_out(ready, name, again, is_first)
+  local channel = channel_of(name)
+  redis.call(is_first and 'LPUSH' or 'RPUSH', beside(ready, 'turns:') .. channel, again .. name)
+  admit(ready, channel)
 end
 """
 
@@ -46,7 +83,7 @@ end
 local function enter(entry, order, marks)
   for _, mark in ipairs(marks) do redis.call('SET', mark, '', 'EX', ARGV[4]) end
   local at = redis.call('RPUSH', line, entry) - 1
-  if at == 0 then hand_out(ready, line, ARGV[1], '') end
+  if at == 0 then hand_out(ready, ARGV[1], '0') end
   while at > 1 do
     local before = redis.call('LINDEX', line, at - 1)
     local _, order_before = read(before)
@@ -88,7 +125,7 @@ FINISH = (
     _FUNCTIONS
     + """
 if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
-take_out(KEYS[1], ARGV[1], ARGV[2])
+take_out(KEYS[1], ARGV[1], ARGV[2], ARGV[4])
 local entry = redis.call('LPOP', KEYS[2])
 redis.call('DEL', KEYS[3])
 if ARGV[6] ~= '' and entry then
@@ -100,26 +137,31 @@ if ARGV[10] ~= '' then
   redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[11], '*', 'kind', ARGV[5], 'entry', ARGV[10])
 end
 for i = 12, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
-hand_out(KEYS[1], KEYS[2], ARGV[4], '')
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  hand_out(KEYS[1], ARGV[4], '0')
+else
+  admit(KEYS[1], channel_of(ARGV[4]))
+end
 return 1
 """
 )
 
-# KEYS: ready, line, notes, later
+# KEYS: ready, notes, later
 # ARGV: group, ticket, worker, line name, wait in ms, 1 if it counts as a failure, notes seconds
 RETRY = (
     _FUNCTIONS
     + """
 if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
-take_out(KEYS[1], ARGV[1], ARGV[2])
+take_out(KEYS[1], ARGV[1], ARGV[2], ARGV[4])
 if ARGV[6] == '1' then
-  redis.call('HINCRBY', KEYS[3], 'failures', 1)
-  redis.call('EXPIRE', KEYS[3], ARGV[7])
+  redis.call('HINCRBY', KEYS[2], 'failures', 1)
+  redis.call('EXPIRE', KEYS[2], ARGV[7])
 end
 if ARGV[5] == '0' then
-  hand_out(KEYS[1], KEYS[2], ARGV[4], '1')
+  hand_out(KEYS[1], ARGV[4], '1', true)
 else
-  redis.call('ZADD', KEYS[4], now_ms() + ARGV[5], ARGV[4])
+  redis.call('ZADD', KEYS[3], now_ms() + ARGV[5], ARGV[4])
+  admit(KEYS[1], channel_of(ARGV[4]))
 end
 return 1
 """
@@ -154,20 +196,20 @@ return kept
 """
 )
 
-# KEYS: ready, later   ARGV: prefix of line keys   Lines whose wait is over get their ticket.
+# KEYS: ready, later   Lines whose wait is over get their ticket.
 PROMOTE = (
     _FUNCTIONS
     + """
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms(), 'LIMIT', 0, 1000)
 for _, name in ipairs(due) do
   redis.call('ZREM', KEYS[2], name)
-  hand_out(KEYS[1], ARGV[1] .. name, name, '1')
+  hand_out(KEYS[1], name, '1')
 end
 return #due
 """
 )
 
-# KEYS: ready   ARGV: group, worker, prefix of line keys   All that the worker still holds is handed back.
+# KEYS: ready   ARGV: group, worker   All that the worker still holds is handed back.
 LEAVE = (
     _FUNCTIONS
     + """
@@ -176,11 +218,9 @@ repeat
   local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000, ARGV[2])
   for _, held in ipairs(pending) do
     local entry = redis.call('XRANGE', KEYS[1], held[1], held[1])[1]
-    take_out(KEYS[1], ARGV[1], held[1])
-    if entry then
-      local name = entry[2][2]
-      hand_out(KEYS[1], ARGV[3] .. name, name, '1')
-    end
+    local name = entry and entry[2][2] or ''
+    take_out(KEYS[1], ARGV[1], held[1], name)
+    if entry then hand_out(KEYS[1], name, '1', true) end
   end
   count = count + #pending
 until #pending == 0
@@ -197,7 +237,26 @@ REVIVE = (
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[4], ARGV[4])
-if redis.call('RPUSH', KEYS[3], ARGV[3]) == 1 then hand_out(KEYS[2], KEYS[3], ARGV[2], '1') end
+if redis.call('RPUSH', KEYS[3], ARGV[3]) == 1 then hand_out(KEYS[2], ARGV[2], '1') end
+return 1
+"""
+)
+
+# KEYS: ready   ARGV: group
+# The group, where it is missing. If tickets outlived it, nobody knows which were taken: all were tried, perhaps.
+OPEN = (
+    _FUNCTIONS
+    + """
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+if made.err then
+  if string.find(made.err, 'BUSYGROUP', 1, true) then return 0 end
+  return made
+end
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
+  local name = entry[2][2]
+  take_out(KEYS[1], ARGV[1], entry[1], name)
+  hand_out(KEYS[1], name, '1', true)
+end
 return 1
 """
 )

@@ -1,9 +1,10 @@
 """A rate limit that all workers share: a sliding window in Redis, on Redis' clock.
 
-Who waits is served in the order of asking. What is limited, and to how much, does not live here.
+Who waits is served in the order of asking, but for a channel that asks for much: its later ones stand further behind,
+so that they do not hold up another's. What is limited, and to how much, does not live here.
 
     {bridge}:rate:<name>:granted    sorted set of what was granted in the last window, by time (ms)
-    {bridge}:rate:<name>:waiting    sorted set of who waits, by the time of asking (µs)
+    {bridge}:rate:<name>:waiting    sorted set of who waits, by its turn: the time of asking (µs), and more
     {bridge}:rate:<name>:asked      sorted set of who waits, by the time of the last sign of life (ms)
     {bridge}:rate:<name>:paused     nothing is granted while it lives: the other side asked for a pause
 """
@@ -26,6 +27,7 @@ ASK_AGAIN_SECONDS: Final = 2.0
 # KEYS: granted, waiting, asked, paused   ARGV: limit, window ms, who, patience ms, share for who does not wait (or 0)
 # Returns {granted, wait in ms, place in line}
 _ACQUIRE = """
+local function channel_of(name) return string.match(name, '^(.*):') or name end
 local granted, waiting, asked, paused = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit, window, who, patience, share = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local time = redis.call('TIME')
@@ -35,11 +37,21 @@ for _, dead in ipairs(redis.call('ZRANGEBYSCORE', asked, '-inf', now - patience)
   redis.call('ZREM', waiting, dead)
   redis.call('ZREM', asked, dead)
 end
+if share == 0 then
+  if not redis.call('ZSCORE', waiting, who) then
+    local before = 0
+    for _, other in ipairs(redis.call('ZRANGE', waiting, 0, -1)) do
+      if channel_of(other) == channel_of(who) then before = before + 1 end
+    end
+    -- As if each channel had half of the limit: the turns of one that asks for more lie in the future.
+    redis.call('ZADD', waiting, time[1] * 1000000 + time[2] + before * 2000 * window / limit, who)
+  end
+end
 local used = redis.call('ZCARD', granted)
 local pause = math.max(0, redis.call('PTTL', paused))
-local place = redis.call('ZRANK', waiting, who) or redis.call('ZCARD', waiting)
+local place = share == 0 and redis.call('ZRANK', waiting, who) or 0
 local free = limit - used
-if share > 0 then free, place = share - used, 0 end
+if share > 0 then free = share - used end
 if pause == 0 and place < free then
   redis.call('ZADD', granted, now, who .. '|' .. time[1] .. '.' .. time[2] .. '|' .. used)
   redis.call('PEXPIRE', granted, window)
@@ -48,7 +60,6 @@ if pause == 0 and place < free then
   return {1, 0, 0}
 end
 if share > 0 then return {0, pause, 0} end
-redis.call('ZADD', waiting, 'NX', time[1] * 1000000 + time[2], who)
 redis.call('ZADD', asked, now, who)
 redis.call('PEXPIRE', waiting, patience)
 redis.call('PEXPIRE', asked, patience)
@@ -100,7 +111,10 @@ class RateLimit:
         self._sleep = sleep
 
     async def acquire(self, who: str, on_wait: Callable[[Wait], None] = lambda _: None) -> None:
-        """Return when `who` may go; `on_wait` hears of each wait on the way. Raises redis.RedisError."""
+        """Return when `who` (`<channel>:<id>`) may go; raises redis.RedisError.
+
+        `on_wait` hears of each wait on the way.
+        """
         try:
             while wait := await self._ask(who):
                 on_wait(wait)

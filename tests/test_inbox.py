@@ -16,6 +16,7 @@ from bridge.inbox import (
     EARLY_SECONDS,
     GROUP,
     TAG,
+    TICKETS_OF_A_CHANNEL,
     Inbox,
     Item,
     Kind,
@@ -62,6 +63,7 @@ async def content(redis: Any) -> dict[str, Any]:
         "string": redis.get,
         "list": lambda key: redis.lrange(key, 0, -1),
         "hash": redis.hgetall,
+        "set": redis.smembers,
         "zset": lambda key: redis.zrange(key, 0, -1, withscores=True),
         "stream": redis.xrange,
     }
@@ -483,13 +485,81 @@ async def test_who_leaves_does_not_touch_what_others_hold(inbox: Inbox, redis: R
 async def test_who_leaves_loses_nothing_however_much_it_holds(inbox: Inbox, redis: Redis) -> None:
     many = 2100
     for number in range(many):
-        await put(inbox, item(number, f"t:c:{number}"))
+        await put(inbox, item(number, f"t:c{number}:1"))
     assert len(await take(inbox, many)) == many
     assert await inbox.leave() == many
     assert {ticket.item.id for ticket in await take(at(redis, "b"), many)} == {f"q{number}" for number in range(many)}
 
 
+# Fairness between channels
+
+
+async def flood(inbox: Inbox, count: int, channel: str = "t:flood") -> None:
+    for number in range(count):
+        await put(inbox, item(number, f"{channel}:{number}"))
+
+
+async def test_a_channel_that_floods_leaves_room_for_another(inbox: Inbox) -> None:
+    await flood(inbox, 100)
+    await put(inbox, item(1000, "t:quiet:1"))
+    lines = [ticket.item.line for ticket in await take(inbox, 1000)]
+    assert lines == [*(f"t:flood:{number}" for number in range(TICKETS_OF_A_CHANNEL)), "t:quiet:1"]
+
+
+async def test_a_flood_is_dealt_with_in_order_and_to_its_end(inbox: Inbox) -> None:
+    await flood(inbox, 100)
+    done = []
+    while tickets := await take(inbox, 1000):
+        assert len(tickets) <= TICKETS_OF_A_CHANNEL
+        for ticket in tickets:
+            await inbox.finish(ticket)
+            done.append(ticket.item.id)
+    assert done == [f"q{number}" for number in range(100)]
+
+
+async def test_threads_of_a_flooded_channel_take_turns(inbox: Inbox) -> None:
+    await put(inbox, *(item(1000 + number, "t:flood:busy") for number in range(3)))
+    await flood(inbox, TICKETS_OF_A_CHANNEL + 5)
+    done = []
+    while tickets := await take(inbox, 1):
+        await inbox.finish(tickets[0])
+        done.append(tickets[0].item.line)
+    assert done.index("t:flood:20") < [at for at, line in enumerate(done) if line == "t:flood:busy"][1]
+
+
+async def test_what_waits_to_be_tried_again_holds_no_place(inbox: Inbox) -> None:
+    await flood(inbox, TICKETS_OF_A_CHANNEL + 1)
+    first, *_ = await take(inbox, 1000)
+    await inbox.retry(first, wait_seconds=1000)
+    assert (await take_one(inbox)).item.line == f"t:flood:{TICKETS_OF_A_CHANNEL}"
+
+
+async def test_what_is_handed_back_keeps_its_place(inbox: Inbox, redis: Redis) -> None:
+    await flood(inbox, 2 * TICKETS_OF_A_CHANNEL)
+    taken = [ticket.item.id for ticket in await take(inbox, 1000)]
+    await inbox.leave()
+    assert [ticket.item.id for ticket in await take(at(redis, "b"), 1000)] == taken
+
+
+async def test_a_ticket_that_got_lost_does_not_hold_its_channel_up(inbox: Inbox, redis: Redis) -> None:
+    await flood(inbox, TICKETS_OF_A_CHANNEL)
+    await redis.delete(READY)
+    await inbox.open()
+    await put(inbox, item(1000, "t:flood:late"))
+    assert (await take_one(inbox)).item.line == "t:flood:late"
+
+
 # The consumer group
+
+
+async def test_tickets_that_outlive_their_group_were_tried_perhaps(inbox: Inbox, redis: Redis) -> None:
+    await put(inbox, item(1), item(2, "t:c:2"))
+    await take(inbox, 1)
+    await redis.xgroup_destroy(READY, GROUP)
+    other = at(redis, "b")
+    await other.open()
+    tickets = await take(other)
+    assert [(ticket.item.id, ticket.is_resumed) for ticket in tickets] == [("q1", True), ("q2", True)]
 
 
 async def test_the_group_may_be_there_already(inbox: Inbox, redis: Redis) -> None:

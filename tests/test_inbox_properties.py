@@ -19,10 +19,11 @@ from bridge.inbox import DEAD, EARLY_ITEMS, GROUP, TAG, Inbox, Item, Kind, Lease
 
 PATIENCE = 20.0
 PREFIX = f"{TAG}:question"
-LINES = ("t:c:1", "t:c:2", "t:c:3")
+LINES = ("t:c:1", "t:c:2", "t:c:3", "t:d:4")
+TICKETS_OF_A_CHANNEL = 2
 WORKERS = ("a", "b", "c")
 NEED_A_TICKET = ("finish", "retry", "remember", "renew")
-RARE = ("put_again", "take_over", "crash", "leave", "renew", "promote", "remember")
+RARE = ("lose_group", "put_again", "take_over", "crash", "leave", "renew", "promote", "remember")
 ACTIONS = ("put", "take", "finish", "retry") * 3 + RARE
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ class Interleavings(RuleBasedStateMachine):
         self.inboxes = {name: self.inbox(name) for name in WORKERS}
         self.lines: dict[str, list[Work]] = {}
         self.waiting: set[str] = set()
+        self.out: set[str] = set()
+        self.turns: dict[str, list[str]] = {}
         self.owners: dict[str, str] = {}
         self.held: list[Held] = []
         self.early: dict[str, list[Item]] = {}
@@ -72,7 +75,9 @@ class Interleavings(RuleBasedStateMachine):
         return self.runner.run(work)
 
     def inbox(self, worker: str) -> Inbox:
-        inbox = Inbox(self.redis, Kind.QUESTION, worker=worker, lease_seconds=0)
+        inbox = Inbox(
+            self.redis, Kind.QUESTION, worker=worker, lease_seconds=0, tickets_of_a_channel=TICKETS_OF_A_CHANNEL
+        )
         self.run(inbox.open())
         return inbox
 
@@ -98,6 +103,7 @@ class Interleavings(RuleBasedStateMachine):
             "put_again": lambda: self.put_again(number, line),
             "take": lambda: self.take(worker, 1 + number % 4),
             "take_over": lambda: self.take_over(worker, 1 + number % 4),
+            "lose_group": self.lose_group,
             "crash": lambda: self.crash(worker),
             "leave": lambda: self.leave(worker),
             "finish": lambda: self.finish(number, stale, dies=yes and also),
@@ -133,6 +139,21 @@ class Interleavings(RuleBasedStateMachine):
         if others:
             insort(others, others.pop(), key=lambda work: work.item.order)
         self.lines[item.line] = [head, *others]
+        if not others:
+            self.hand_out(item.line)
+
+    def hand_out(self, line: str) -> None:
+        self.turns.setdefault(channel_of(line), []).append(line)
+        self.admit(channel_of(line))
+
+    def admit(self, channel: str) -> None:
+        turns = self.turns.get(channel, [])
+        while turns and len([line for line in self.out if channel_of(line) == channel]) < TICKETS_OF_A_CHANNEL:
+            self.out.add(turns.pop(0))
+
+    def take_out(self, held: Held) -> None:
+        del self.owners[held.ticket.id]
+        self.out.remove(held.ticket.item.line)
 
     def put_again(self, pick: int, line: str) -> None:
         """A redelivery, even one that claims to belong elsewhere."""
@@ -141,7 +162,7 @@ class Interleavings(RuleBasedStateMachine):
         assert self.run(self.inboxes["b"].put(item, seen=["other", mark], thread_seconds=1000)) is Put.DUPLICATE
 
     def take(self, worker: str, limit: int) -> None:
-        ready = len([line for line in self.lines if line not in self.waiting]) - len(self.owners)
+        ready = len(self.out) - len(self.owners)
         tickets = self.run(self.inboxes[worker].take(limit, wait_seconds=0))
         assert len(tickets) == min(ready, limit)
         for ticket in tickets:
@@ -165,6 +186,15 @@ class Interleavings(RuleBasedStateMachine):
     def crash(self, worker: str) -> None:
         """The process is gone with all it knew; one of the same name would be another process."""
         self.held = [held for held in self.held if held.worker != worker]
+
+    def lose_group(self) -> None:
+        """A Redis that was behind is promoted: nobody knows who took what, so everything was tried, perhaps."""
+        self.run(self.redis.xgroup_destroy(f"{PREFIX}:ready", GROUP))
+        for inbox in self.inboxes.values():
+            self.run(inbox.open())
+        self.owners.clear()
+        for line in self.out:
+            self.lines[line][0].is_resumed = True
 
     def leave(self, worker: str) -> None:
         lines = {ticket: self.line_of(ticket) for ticket, owner in self.owners.items() if owner == worker}
@@ -202,7 +232,11 @@ class Interleavings(RuleBasedStateMachine):
         line = self.lines.pop(head.item.line)
         if line[1:]:
             self.lines[head.item.line] = line[1:]
-        del self.owners[held.ticket.id]
+        self.take_out(held)
+        if line[1:]:
+            self.hand_out(head.item.line)
+        else:
+            self.admit(channel_of(head.item.line))
 
     def retry(self, pick: int, stale: bool, is_failure: bool, waits: bool) -> None:
         inbox, held = self.pick(pick, stale)
@@ -212,8 +246,12 @@ class Interleavings(RuleBasedStateMachine):
             return
         head.failures += is_failure
         head.is_resumed = True
-        del self.owners[held.ticket.id]
-        self.waiting |= {head.item.line} if waits else set()
+        if waits:
+            self.take_out(held)
+            self.waiting.add(head.item.line)
+            self.admit(channel_of(head.item.line))
+        else:
+            del self.owners[held.ticket.id]
 
     def remember(self, pick: int, stale: bool, note: str) -> None:
         inbox, held = self.pick(pick, stale)
@@ -227,24 +265,30 @@ class Interleavings(RuleBasedStateMachine):
 
     def promote(self) -> None:
         deadline = monotonic() + PATIENCE
+        due = self.run(self.redis.zrange(f"{PREFIX}:later", 0, -1))
         promoted = 0
         while promoted < len(self.waiting):
             promoted += self.run(self.inboxes["a"].promote())
             assert monotonic() < deadline, "what waits is not promoted"
         assert promoted == len(self.waiting)
         self.waiting.clear()
+        for line in due:
+            self.hand_out(line)
 
     # What is always so
 
     @invariant()
     def redis_holds_what_it_should(self) -> None:
-        tickets, lines, waiting = self.run(self.look())
+        tickets, lines, waiting, turns = self.run(self.look())
         assert lines == {line: [work.item for work in works] for line, works in self.lines.items()}
         assert waiting == self.waiting
-        # Every line has one ticket, for its head, unless it waits.
-        heads = {line: works[0].item for line, works in self.lines.items() if line not in self.waiting}
-        assert len(tickets) == len(heads)
+        assert turns == {channel: lines for channel, lines in self.turns.items() if lines}
+        # Every line has one ticket, for its head, unless it waits for its time or its channel's turn.
+        heads = {line: works[0].item for line, works in self.lines.items() if line in self.out}
+        assert len(tickets) == len(heads) == len(self.out)
         assert {item.line: item for item in tickets.values()} == heads
+        queued = [line for lines in self.turns.values() for line in lines]
+        assert sorted([*self.out, *self.waiting, *queued]) == sorted(self.lines)
 
     @invariant()
     def a_line_has_one_owner(self) -> None:
@@ -253,14 +297,18 @@ class Interleavings(RuleBasedStateMachine):
         lines = [self.line_of(ticket) for ticket in self.owners]
         assert len(lines) == len(set(lines))
 
-    async def look(self) -> tuple[dict[str, Item], dict[str, list[Item]], set[str]]:
+    async def look(self) -> tuple[dict[str, Item], dict[str, list[Item]], set[str], dict[str, list[str]]]:
         entries = await self.redis.xrange(f"{PREFIX}:ready")
         tickets = {id_: Item.from_entry(fields["line"], fields["entry"]) for id_, fields in entries}
         lines = {}
         for key in await self.redis.keys(f"{PREFIX}:line:*"):
             line = key.removeprefix(f"{PREFIX}:line:")
             lines[line] = [Item.from_entry(line, entry) for entry in await self.redis.lrange(key, 0, -1)]
-        return tickets, lines, set(await self.redis.zrange(f"{PREFIX}:later", 0, -1))
+        turns = {}
+        for key in await self.redis.keys(f"{PREFIX}:turns:*"):
+            # The first character says whether the line was tried before.
+            turns[key.removeprefix(f"{PREFIX}:turns:")] = [turn[1:] for turn in await self.redis.lrange(key, 0, -1)]
+        return tickets, lines, set(await self.redis.zrange(f"{PREFIX}:later", 0, -1)), turns
 
     def teardown(self) -> None:
         """Everyone is gone: one more worker finds all that is left, and finishes it in order."""
@@ -297,6 +345,10 @@ class Interleavings(RuleBasedStateMachine):
         dead = {DEAD} if self.buried else set()
         assert left == {f"{PREFIX}:ready"} | marks | threads | early | dead
         assert self.run(self.redis.xlen(f"{PREFIX}:ready")) == 0
+
+
+def channel_of(line: str) -> str:
+    return line.rpartition(":")[0]
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,22 @@ async def test_who_waits_is_served_in_the_order_of_asking(redis: Redis, redis_ur
     assert grants.who() == names
 
 
+async def test_a_channel_that_asks_for_much_does_not_hold_up_another(
+    redis: Redis, redis_url: str, grants: Grants
+) -> None:
+    taken = limit_of(1, redis)
+    await taken.acquire("t:other:0")
+    asking = limit_of(1, redis, sleep=soon)
+    flood = [f"t:flood:{number}" for number in range(5)]
+    tasks = await line_up(asking, *flood, "t:quiet:1", "t:quiet:2")
+    for _ in tasks:
+        before = len(grants.all)
+        await redis.delete(GRANTED)
+        await eventually(partial(_has, grants.all, before + 1))
+    await asyncio.gather(*tasks)
+    assert grants.who()[1:] == [flood[0], "t:quiet:1", flood[1], "t:quiet:2", *flood[2:]]
+
+
 async def test_each_hears_its_place_in_the_line(redis: Redis) -> None:
     limit = limit_of(2, redis, sleep=forever)
     assert [await limit.try_acquire("x"), await limit.try_acquire("y")] == [True, True]

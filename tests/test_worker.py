@@ -239,6 +239,7 @@ async def test_what_is_to_be_tried_again_is_with_what_was_remembered(redis: Redi
         return Again("busy", 0, is_failure=False) if len(ticket.notes) == 2 else Done("done")
 
     journey = Journey(third_time)
+    await at(redis).open()
     await put(redis, item(1), item(2))
     async with working(at(redis), journey) as work:
         await eventually(partial(_has, work.settled, 6))
