@@ -124,9 +124,8 @@ class Worker:
         try:
             outcome = await self._run(lease)
             lease.is_settling = True
-            async for attempt in retries():
-                with attempt:
-                    result = await self._settle(ticket, outcome)
+            await self._settle(ticket, outcome)
+            result = self._tell(ticket, outcome)
         except LeaseLostError:
             log.warning("lease_lost", kind=kind, item=ticket.item.id)
             result = "lost"
@@ -154,20 +153,37 @@ class Worker:
             log.exception("surrender_failed", kind=self._inbox.kind, item=lease.ticket.item.id)
             return GaveUp("fault of the bridge: see its log")
 
-    async def _settle(self, ticket: Ticket, outcome: Outcome) -> str:
+    async def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
+        async for attempt in retries():
+            with attempt:
+                try:
+                    await self._settle_once(ticket, outcome)
+                except LeaseLostError:
+                    # Asked again, Redis no longer knows the ticket: it did the first time, and its reply was lost.
+                    if attempt.num == 1:
+                        raise
+
+    async def _settle_once(self, ticket: Ticket, outcome: Outcome) -> None:
         match outcome:
-            case Done(result, writes, entry):
+            case Done(_, writes, entry):
                 await self._inbox.finish(ticket, writes, entry=entry)
-                log.info("work_done", kind=self._inbox.kind, result=result)
-                return result
-            case Again(reason, wait_seconds, is_failure):
+            case Again(_, wait_seconds, is_failure):
                 await self._inbox.retry(ticket, wait_seconds=wait_seconds, is_failure=is_failure)
-                log.info("work_again", kind=self._inbox.kind, reason=reason, wait_seconds=round(wait_seconds, 1))
-                return "again"
             case GaveUp(reason, writes, entry):
                 await self._inbox.finish(ticket, writes, dead_reason=reason, entry=entry)
+
+    def _tell(self, ticket: Ticket, outcome: Outcome) -> str:
+        kind = self._inbox.kind
+        match outcome:
+            case Done(result):
+                log.info("work_done", kind=kind, result=result)
+                return result
+            case Again(reason, wait_seconds):
+                log.info("work_again", kind=kind, reason=reason, wait_seconds=round(wait_seconds, 1))
+                return "again"
+            case GaveUp():
                 # The reason may quote what people said: it is for `bridge dead-letters`.
-                log.error("work_dead", kind=self._inbox.kind, item=ticket.item.id)
+                log.error("work_dead", kind=kind, item=ticket.item.id)
                 return "dead"
 
     async def _keep(self) -> None:

@@ -230,6 +230,36 @@ async def test_what_is_done_is_finished_with_its_writes(redis: Redis) -> None:
     assert set(await redis.keys("*question*")) == {READY}
 
 
+class ReplyLost(Inbox):
+    """An inbox whose Redis does the first settling of each ticket, and whose connection breaks before the reply."""
+
+    lost: frozenset[str] = frozenset()
+
+    async def finish(self, ticket: Ticket, *args: Any, **options: Any) -> None:
+        await super().finish(ticket, *args, **options)
+        self.lose(ticket)
+
+    async def retry(self, ticket: Ticket, **options: Any) -> None:
+        await super().retry(ticket, **options)
+        self.lose(ticket)
+
+    def lose(self, ticket: Ticket) -> None:
+        if ticket.id not in self.lost:
+            self.lost |= {ticket.id}
+            raise RedisConnectionError("the connection broke")
+
+
+async def test_what_was_settled_though_the_reply_was_lost_counts_as_settled(redis: Redis) -> None:
+    async def second_time(lease: Lease) -> Outcome:
+        return Done("done") if lease.ticket.failures else Again("busy", 0.001)
+
+    await put(redis, item(1), item(2))
+    async with working(ReplyLost(redis, Kind.QUESTION, worker="a"), Journey(second_time)) as work:
+        await eventually(partial(_has, work.settled, 4))
+    # An attempt may be settled before it is known that the one before it was.
+    assert sorted(work.settled) == ["again", "again", "done", "done"]
+
+
 async def test_what_is_to_be_tried_again_is_with_what_was_remembered(redis: Redis) -> None:
     async def third_time(lease: Lease) -> Outcome:
         ticket = lease.ticket
