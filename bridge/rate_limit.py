@@ -11,12 +11,10 @@ so that they do not hold up another's. What is limited, and to how much, does no
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from bridge.inbox import TAG
 
@@ -115,14 +113,10 @@ class RateLimit:
 
         `on_wait` hears of each wait on the way.
         """
-        try:
-            while wait := await self._ask(who):
-                on_wait(wait)
-                await self._sleep(min(wait.seconds, ASK_AGAIN_SECONDS))
-        except asyncio.CancelledError:
-            with suppress(RedisError):  # the place is lost after a while anyway
-                await self._give_up(who)
-            raise
+        # Who is cancelled keeps its place for a while: another worker goes on for it, under the same name.
+        while wait := await self._ask(who):
+            on_wait(wait)
+            await self._sleep(min(wait.seconds, ASK_AGAIN_SECONDS))
 
     async def try_acquire(self, who: str, *, share: float = 1) -> bool:
         """Say at once whether `who` may go, leaving all but `share` (0 to 1) of the limit to others."""
@@ -137,9 +131,3 @@ class RateLimit:
         args: list[str | int] = [self.limit, self._window_ms, who, self._patience_ms, share]
         granted, wait_ms, place = cast("tuple[int, int, int]", await self._acquire(keys=self._keys, args=args))
         return None if granted else Wait(max(wait_ms, 1) / 1000, place)
-
-    async def _give_up(self, who: str) -> None:
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.zrem(self._keys[1], who)
-            pipe.zrem(self._keys[2], who)
-            await pipe.execute()

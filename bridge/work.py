@@ -4,8 +4,8 @@ How tickets are taken and outcomes settled is the worker's business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
@@ -63,6 +63,16 @@ class Lease:
         self._clock = clock
         self._until = taken_at + inbox.lease_seconds
         self.is_settling = False
+        self.is_waiting = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Say that nothing is under way in this block: a worker that stops hands the ticket back at once."""
+        self.is_waiting = True
+        try:
+            yield
+        finally:
+            self.is_waiting = False
 
     def renewed(self, asked_at: float) -> None:
         """Take note that the lease was renewed by a request sent at `asked_at` (monotonic seconds)."""

@@ -221,9 +221,20 @@ class Worker:
             self._start(ticket, asked_at)
 
     async def _drain(self) -> None:
+        await self._hand_back_what_waits()
         if self._running:
             log.info("draining", kind=self._inbox.kind, running=len(self._running), seconds=self._drain_seconds)
             await asyncio.wait(self._running, timeout=self._drain_seconds)
+
+    async def _hand_back_what_waits(self) -> None:
+        waiting = {task: lease.ticket for task, lease in self._running.items() if lease.is_waiting}
+        await end(*waiting)
+        for ticket in waiting.values():
+            try:
+                await self._inbox.retry(ticket, is_failure=False)
+            except (LeaseLostError, RedisError) as error:
+                # What is still this worker's is handed back when it leaves.
+                log.info("not_handed_back", kind=self._inbox.kind, item=ticket.item.id, error=type(error).__name__)
 
     async def _leave(self) -> None:
         try:

@@ -191,16 +191,22 @@ async def test_the_living_keep_their_place_however_long_they_wait(redis: Redis) 
     await end(*tasks)
 
 
-async def test_who_is_cancelled_gives_its_place_up(redis: Redis) -> None:
+async def test_who_is_cancelled_keeps_its_place_for_whoever_goes_on_for_it(
+    redis: Redis, redis_url: str, grants: Grants
+) -> None:
     limit = limit_of(1, redis, sleep=forever)
     assert await limit.try_acquire("x")
     first, second = await line_up(limit, "first", "second")
-    await end(first)
+    await end(first, second)
     assert first.cancelled()
-    assert await redis.zrange(WAITING, 0, -1) == ["second"]
-    assert await redis.zrange(f"{TAG}:rate:kapa:asked", 0, -1) == ["second"]
-    await end(second)
-    assert not await redis.exists(WAITING)
+    async with redis_client.connect(redis_url) as other:
+        asking = limit_of(1, other, sleep=soon)
+        tasks = await line_up(asking, "third", "second", "first")
+        for number in range(len(tasks)):
+            await redis.delete(GRANTED)
+            await grants.reach(number + 2)
+        await asyncio.gather(*tasks)
+    assert grants.who()[1:] == ["first", "second", "third"]
 
 
 @pytest.mark.parametrize(
