@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import ceil
 from time import time
+from typing import Final
 
 import structlog
 
@@ -26,7 +27,15 @@ from bridge.status import Status
 from bridge.store import NO_ANSWER, Store, message_key
 from bridge.work import Again, Done, GaveUp, Lease, Outcome, end
 
+# Those who wait for the same pause come back spread over as long again, and over so long at most.
+SPREAD_SECONDS: Final = 5.0
+
 log = structlog.get_logger()
+
+
+def after_pause(seconds: float, jitter: float) -> float:
+    """Say how long to wait for the end of a pause that others wait for too; `jitter` is random, from 0 to 1."""
+    return seconds + jitter * min(seconds, SPREAD_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +181,14 @@ class Answering:
         try:
             await turn.display.finish(ending.reply)
         except ChatBusyError as error:
-            return Again(error.reason, error.retry_after or 1, is_failure=False)
+            wait = after_pause(error.retry_after or 1, self.jitter.random())
+            return Again(error.reason, wait, is_failure=False)
         except ChatRefusedError as error:
             return self._settled(turn, replace(ending, result="failed", dead_reason=f"slack: {error.reason}"))
         except ChatError as error:
-            wait = policy.patient_wait(turn.lease.ticket.failures + 1, None, self.jitter.random())
-            if wait is not None:
-                return Again(error.reason, wait)
+            patience = policy.patient_wait(turn.lease.ticket.failures + 1, None, self.jitter.random())
+            if patience is not None:
+                return Again(error.reason, patience)
             return self._settled(turn, replace(ending, result="failed", dead_reason=f"slack: {error.reason}"))
         return self._settled(turn, ending)
 

@@ -29,6 +29,7 @@ from bridge.feedback import Voting
 from bridge.inbox import Inbox, Kind
 from bridge.kapa.client import KapaClient
 from bridge.metrics import Metrics
+from bridge.pauses import Pauses
 from bridge.policy import Rules
 from bridge.rate_limit import RateLimit
 from bridge.settings import Role, Settings, Transport, should
@@ -229,7 +230,13 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
     limit = settings.kapa_requests_per_minute
     answering = Answering(
         kapa=kapa,
-        chat=SlackChat(client, identity, sources_title=sentences.sources, observe=bridge.metrics.slack_call),
+        chat=SlackChat(
+            client,
+            identity,
+            pauses=Pauses(redis, identity.team),
+            sources_title=sentences.sources,
+            observe=bridge.metrics.slack_call,
+        ),
         store=store,
         budget=RateLimit(redis, "kapa", limit=limit, window_seconds=KAPA_WINDOW_SECONDS) if limit else None,
         edits=RateLimit(redis, f"edits:{identity.team}", limit=EDITS_PER_MINUTE),

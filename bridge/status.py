@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
+from redis.exceptions import RedisError
 
 from bridge.chat import Chat, ChatError
 from bridge.models import Question
@@ -69,5 +70,5 @@ class Status:
     async def _call(self, text: str) -> None:
         try:
             await self._chat.show_status(self._question.place, text)
-        except ChatError as error:
-            log.debug("status_failed", reason=error.reason)
+        except (ChatError, RedisError) as error:
+            log.debug("status_failed", reason=str(error)[:200])

@@ -1,3 +1,4 @@
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -6,16 +7,32 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
+from bridge import redis_client
 from bridge.chat import ChatBusyError, ChatError, ChatRefusedError, ChatUnclearError, MessageGoneError
 from bridge.models import Place, Question, Reply
+from bridge.pauses import Pauses
 from bridge.playground.serving import served
 from bridge.playground.slack import SimulatedSlack
 from bridge.slack import write
-from bridge.slack.chat import SlackChat, granted_scopes, identify, refusal, web_client
+from bridge.slack.chat import (
+    PAUSE_SECONDS,
+    SlackChat,
+    granted_scopes,
+    identify,
+    is_everywhere,
+    refusal,
+    scopes,
+    web_client,
+)
 from bridge.slack.manifest import SCOPES
 from bridge.slack.read import Identity
-from tests.rig import ADA, ELSEWHERE, GENERAL
+from bridge.status import Status
+from tests.rig import ADA, ELSEWHERE, GENERAL, HELP
+from tests.waiting import Naps, eventually
 
 PATIENT = aiohttp.ClientTimeout(total=10)
 IMPATIENT = aiohttp.ClientTimeout(total=0.2)
@@ -24,12 +41,18 @@ IMPATIENT = aiohttp.ClientTimeout(total=0.2)
 class Calls:
     """A SlackChat over a simulated Slack, and what it observed."""
 
-    def __init__(self, slack: SimulatedSlack, session: aiohttp.ClientSession) -> None:
+    def __init__(self, slack: SimulatedSlack, session: aiohttp.ClientSession, redis: Redis) -> None:
         self.slack = slack
         self.observed: list[tuple[str, str]] = []
         self.client = web_client(slack.bot_token, slack.api_url, session)
         identity = Identity("T0PLAY", "U0BRIDGE", "B0BRIDGE", "https://playground.slack.com/")
-        self.chat = SlackChat(self.client, identity, sources_title="Sources", observe=self._observe)
+        self.chat = SlackChat(
+            self.client,
+            identity,
+            pauses=Pauses(redis, identity.team),
+            sources_title="Sources",
+            observe=self._observe,
+        )
 
     def _observe(self, method: str, outcome: str, seconds: float) -> None:
         assert seconds >= 0
@@ -48,14 +71,14 @@ def question(channel: str, ts: str, thread: str | None = None) -> Question:
 
 
 @asynccontextmanager
-async def calling(patience: aiohttp.ClientTimeout = PATIENT) -> AsyncIterator[Calls]:
+async def calling(redis: Redis, patience: aiohttp.ClientTimeout = PATIENT) -> AsyncIterator[Calls]:
     async with SimulatedSlack(limits=None).serve() as slack, aiohttp.ClientSession(timeout=patience) as session:
-        yield Calls(slack, session)
+        yield Calls(slack, session, redis)
 
 
 @pytest.fixture
-async def calls() -> AsyncIterator[Calls]:
-    async with calling() as calls:
+async def calls(redis: Redis) -> AsyncIterator[Calls]:
+    async with calling(redis) as calls:
         yield calls
 
 
@@ -142,16 +165,19 @@ async def test_a_call_that_fails_is_made_once_and_explained(
     assert len(calls.replies(asked)) == (fault == "drop_after")
 
 
-@pytest.mark.parametrize(("header", "retry_after"), [("17", 17.0), (None, None), ("soon", None)])
-async def test_slack_says_how_long_to_wait(calls: Calls, header: str | None, retry_after: float | None) -> None:
+@pytest.mark.parametrize(
+    ("header", "retry_after"),
+    [("17", 17.0), ("0", PAUSE_SECONDS), (None, PAUSE_SECONDS), ("soon", PAUSE_SECONDS), ("9" * 20, 3600.0)],
+)
+async def test_slack_says_how_long_to_wait(calls: Calls, header: str | None, retry_after: float) -> None:
     calls.slack.fault("chat.postMessage", "429", retry_after=header)
     with pytest.raises(ChatBusyError) as raised:
         await calls.chat.post(await calls.ask(), 0, PART)
     assert raised.value.retry_after == retry_after
 
 
-async def test_slack_s_silence_is_unclear() -> None:
-    async with calling(IMPATIENT) as calls:
+async def test_slack_s_silence_is_unclear(redis: Redis) -> None:
+    async with calling(redis, IMPATIENT) as calls:
         asked = await calls.ask()
         calls.slack.fault("chat.postMessage", "hang")
         with pytest.raises(ChatUnclearError):
@@ -374,3 +400,150 @@ async def test_every_call_is_observed_once(calls: Calls, method: str) -> None:
     name, work = works[method]
     await work()
     assert calls.observed == [(name, "ok")]
+
+
+# What Slack limits is left alone
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("chat.postMessage", ("chat.postMessage", "chat.postMessage C1")),
+        ("chat.update", ("chat.update",)),
+        ("chat.delete", ("chat.delete",)),
+        ("conversations.replies", ("conversations.replies",)),
+        ("assistant.threads.setStatus", ("assistant.threads.setStatus",)),
+    ],
+)
+def test_posts_alone_have_a_limit_for_each_channel(method: str, expected: tuple[str, ...]) -> None:
+    assert scopes(method, "C1") == expected
+
+
+@pytest.mark.parametrize(
+    ("scope", "paused", "expected"),
+    [
+        ("chat.postMessage C1", {"chat.postMessage C1"}, False),
+        ("chat.postMessage C1", {"chat.postMessage C1", "chat.update"}, False),
+        ("chat.postMessage C1", {"chat.postMessage C1", "chat.postMessage"}, False),
+        ("chat.postMessage C1", {"chat.postMessage C1", "chat.postMessage C10"}, True),
+        ("chat.postMessage C1", {"chat.postMessage C2", "chat.postMessage C1", "chat.postMessage"}, True),
+        ("chat.update", {"chat.update", "chat.postMessage C1", "chat.postMessage C2"}, False),
+    ],
+)
+def test_a_limit_that_two_channels_meet_is_everywhere(scope: str, paused: set[str], expected: bool) -> None:
+    assert is_everywhere(scope, paused) is expected
+
+
+WORKS: dict[str, Callable[[SlackChat, Question], Awaitable[object]]] = {
+    "chat.postMessage": lambda chat, asked: chat.post(asked, 0, PART),
+    "chat.update": lambda chat, asked: chat.edit(asked.place, "1.2", PART),
+    "chat.delete": lambda chat, asked: chat.delete(asked.place, "1.2"),
+    "conversations.replies": lambda chat, asked: chat.find(asked),
+    "assistant.threads.setStatus": lambda chat, asked: chat.show_status(asked.place, "x"),
+}
+
+
+async def limit(calls: Calls, method: str, asked: Question, retry_after: str | None = "3600") -> None:
+    calls.slack.fault(method, "429", retry_after=retry_after)
+    with pytest.raises(ChatBusyError):
+        await WORKS[method](calls.chat, asked)
+
+
+@pytest.mark.parametrize("method", WORKS)
+async def test_what_was_limited_is_called_by_nobody_and_the_rest_goes_on(
+    calls: Calls, redis_url: str, method: str
+) -> None:
+    asked = await calls.ask()
+    await limit(calls, method, asked)
+    calls.slack.fault(method, "is_archived", 9)
+    async with redis_client.connect(redis_url) as redis, aiohttp.ClientSession(timeout=PATIENT) as session:
+        for chat in (calls.chat, Calls(calls.slack, session, redis).chat):
+            with pytest.raises(ChatBusyError) as raised:
+                await WORKS[method](chat, asked)
+            assert 3000 < (raised.value.retry_after or 0) <= 3600
+    assert [(call.method, call.outcome) for call in calls.slack.calls] == [(method, "429")]
+    assert calls.observed == [(method, "busy")]
+    calls.slack.clear_faults()
+    for other in WORKS.keys() - {method, "chat.update"}:
+        await WORKS[other](calls.chat, asked)
+    assert {call.method for call in calls.slack.calls} == WORKS.keys() - {"chat.update"} | {method}
+
+
+async def test_a_channel_that_is_limited_keeps_no_other_from_getting_posts(calls: Calls) -> None:
+    here, there = await calls.ask(GENERAL), await calls.ask(HELP)
+    await limit(calls, "chat.postMessage", here)
+    assert await calls.chat.post(there, 0, PART)
+    # A second channel that is limited meanwhile speaks for a limit of the workspace's.
+    await limit(calls, "chat.postMessage", there)
+    with pytest.raises(ChatBusyError):
+        await calls.chat.post(await calls.ask(ELSEWHERE), 0, PART)
+    assert [call.args["channel"] for call in calls.slack.calls] == [GENERAL, HELP, HELP]
+
+
+async def test_other_workspaces_have_nothing_to_do_with_it(calls: Calls, redis: Redis) -> None:
+    asked = await calls.ask()
+    await limit(calls, "chat.update", asked)
+    assert await Pauses(redis, "T0OTHER").left(scopes("chat.update", GENERAL)) == 0
+
+
+async def test_plain_text_instead_of_blocks_keeps_pauses_too(calls: Calls) -> None:
+    asked = await calls.ask()
+    calls.slack.fault("chat.postMessage", "invalid_blocks")
+    calls.slack.fault("chat.postMessage", "429", retry_after="3600")
+    for _ in range(2):
+        with pytest.raises(ChatBusyError):
+            await calls.chat.post(asked, 0, PART)
+    assert [call.outcome for call in calls.slack.calls] == ["invalid_blocks", "429"]
+
+
+@pytest.mark.parametrize("fault", ["500", "drop_before", "is_archived"])
+async def test_what_is_no_limit_pauses_nothing(calls: Calls, redis: Redis, fault: str) -> None:
+    asked = await calls.ask()
+    calls.slack.fault("chat.update", fault)
+    with pytest.raises(ChatError):
+        await calls.chat.edit(asked.place, "1.2", PART)
+    assert await redis.keys() == []
+
+
+async def test_slack_that_cannot_be_reached_has_limited_nothing(redis: Redis) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        async with calling(redis) as calls:
+            calls.client.base_url = f"http://127.0.0.1:{taken.getsockname()[1]}/api/"
+            with pytest.raises(ChatBusyError):
+                await calls.chat.edit((await calls.ask()).place, "1.2", PART)
+    assert await redis.keys() == []
+
+
+@asynccontextmanager
+async def without_redis(calls: Calls) -> AsyncIterator[SlackChat]:
+    """Give a chat that cannot reach its Redis."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        async with (
+            redis_client.connect(f"redis://127.0.0.1:{taken.getsockname()[1]}/0") as nobody,
+            aiohttp.ClientSession(timeout=PATIENT) as session,
+        ):
+            yield Calls(calls.slack, session, nobody).chat
+
+
+@pytest.mark.parametrize("method", WORKS)
+async def test_without_redis_slack_is_not_called(calls: Calls, method: str) -> None:
+    async with without_redis(calls) as chat:
+        with pytest.raises(RedisError):
+            await WORKS[method](chat, await calls.ask())
+    assert list(calls.slack.calls) == []
+
+
+async def test_a_status_without_redis_is_nobodys_trouble(calls: Calls) -> None:
+    asked, beside = await calls.ask(), set[asyncio.Task[None]]()
+    with capture_logs() as logs:
+
+        def failures() -> int:
+            return [entry["event"] for entry in logs].count("status_failed")
+
+        async with without_redis(calls) as chat:
+            async with Status(chat, asked, "x", has_posted=lambda: False, beside=beside, sleep=Naps()):
+                await eventually(lambda: failures() == 1)
+            await asyncio.gather(*beside)
+    assert failures() == 2

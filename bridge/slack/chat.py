@@ -1,30 +1,39 @@
 """Calls Slack's Web API: shows replies and finds them again. What they look like lives in `slack/write`.
 
-No call is ever repeated here: who calls knows whether that is safe.
+No call is ever repeated here: who calls knows whether that is safe. What Slack limits is left alone by all workers
+until Slack takes it again.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
 import aiohttp
+import structlog
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bridge.chat import ChatBusyError, ChatError, ChatRefusedError, ChatUnclearError, MessageGoneError, Part
 from bridge.models import Place, Question, Reply
+from bridge.pauses import Pauses
 from bridge.slack import write
 from bridge.slack.read import Identity
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
 PAGES_OF_REPLIES: Final = 10
+# Slack says how long to wait. A 429 without a word on it is a gateway's: long enough to spare it, short for a person.
+PAUSE_SECONDS: Final = 3.0
+RATE_LIMITED: Final = "ratelimited"
+# The only method with a limit for each channel, besides the one for the workspace that every method has.
+POST: Final = "chat.postMessage"
 
 _UNCLEAR: Final = {"internal_error", "fatal_error", "request_timeout", "service_unavailable", "accesslimited"}
 _GONE: Final = {"message_not_found", "cant_update_message", "edit_window_closed"}
 _TOO_MUCH: Final = {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"}
 
 Observe = Callable[[str, str, float], None]
+log = structlog.get_logger()
 
 
 def web_client(token: str, api_url: str, session: aiohttp.ClientSession) -> AsyncWebClient:
@@ -59,10 +68,29 @@ async def granted_scopes(client: AsyncWebClient) -> list[str]:
     return [scope.strip() for scope in headers.get("x-oauth-scopes", "").split(",") if scope.strip()]
 
 
+def scopes(method: str, channel: str) -> tuple[str, ...]:
+    """Name what Slack may limit when a method is called for a channel; the narrowest comes last.
+
+    Source: https://docs.slack.dev/apis/web-api/rate-limits: each method in each workspace, and posts in each channel.
+    """
+    return (method, f"{method} {channel}") if method == POST else (method,)
+
+
+def is_everywhere(scope: str, paused: Collection[str]) -> bool:
+    """Say whether a limit that was met in `scope` is probably the workspace's, by what else is `paused`.
+
+    Slack does not say which of the two limits of chat.postMessage was met; two channels at once speak for the wider.
+    """
+    method, _, channel = scope.partition(" ")
+    return channel != "" and any(other.startswith(f"{method} ") and other != scope for other in paused)
+
+
 class SlackChat:
-    """The chat, as `bridge.chat.Chat` wants it.
+    """The chat, as `bridge.chat.Chat` wants it. A method that Slack limits is not called while `pauses` has it.
 
     `observe(method, outcome, seconds)` is called once per call; outcome is `ok`, `busy`, `unclear` or `refused`.
+    Besides ChatError the methods that call Slack raise redis.RedisError: nothing was asked of Slack then, or Slack
+    had refused it.
     """
 
     def __init__(
@@ -70,11 +98,13 @@ class SlackChat:
         client: AsyncWebClient,
         identity: Identity,
         *,
+        pauses: Pauses,
         sources_title: str,
         observe: Observe = lambda method, outcome, seconds: None,
     ) -> None:
         self._client = client
         self._identity = identity
+        self._pauses = pauses
         self._sources_title = sources_title
         self._observe = observe
 
@@ -84,16 +114,15 @@ class SlackChat:
 
     async def post(self, question: Question, number: int, part: Part) -> str:
         """Post a part into the question's thread; return its ts."""
+        channel = question.place.channel
         body: dict[str, Any] = {
-            "channel": question.place.channel,
+            "channel": channel,
             "thread_ts": question.place.thread,
             "metadata": write.metadata(question.id, number),
             "unfurl_links": False,
             "unfurl_media": False,
         }
-        reply = await self._shown(
-            "chat.postMessage", lambda shown: self._client.chat_postMessage(**body, **shown), part
-        )
+        reply = await self._shown(POST, channel, lambda shown: self._client.chat_postMessage(**body, **shown), part)
         ts = reply.get("ts")
         if not isinstance(ts, str):
             raise ChatUnclearError("no_ts")
@@ -102,12 +131,14 @@ class SlackChat:
     async def edit(self, place: Place, message: str, part: Part) -> None:
         """Replace the message with ts `message`."""
         target: dict[str, Any] = {"channel": place.channel, "ts": message, "unfurl_links": False, "unfurl_media": False}
-        await self._shown("chat.update", lambda shown: self._client.chat_update(**target, **shown), part)
+        await self._shown("chat.update", place.channel, lambda shown: self._client.chat_update(**target, **shown), part)
 
     async def delete(self, place: Place, message: str) -> None:
         """Delete the message with ts `message`; that there is none is fine."""
         try:
-            await self._call("chat.delete", self._client.chat_delete(channel=place.channel, ts=message))
+            await self._call(
+                "chat.delete", place.channel, lambda: self._client.chat_delete(channel=place.channel, ts=message)
+            )
         except MessageGoneError:
             return
 
@@ -131,35 +162,64 @@ class SlackChat:
 
         Source: https://docs.slack.dev/reference/methods/assistant.threads.setStatus.
         """
-        status = self._client.assistant_threads_setStatus(channel_id=place.channel, thread_ts=place.thread, status=text)
-        await self._call("assistant.threads.setStatus", status)
+        await self._call(
+            "assistant.threads.setStatus",
+            place.channel,
+            lambda: self._client.assistant_threads_setStatus(
+                channel_id=place.channel, thread_ts=place.thread, status=text
+            ),
+        )
 
     def _is_ours(self, message: Mapping[str, Any]) -> bool:
         return message.get("user") == self._identity.user or message.get("bot_id") == self._identity.bot != ""
 
     async def _replies(self, question: Question, cursor: str) -> Mapping[str, Any]:
-        replies = self._client.conversations_replies(
-            channel=question.place.channel,
-            ts=question.place.thread,
-            oldest=question.id,
-            include_all_metadata=True,
-            limit=200,
-            cursor=cursor or None,
+        place = question.place
+        return await self._call(
+            "conversations.replies",
+            place.channel,
+            lambda: self._client.conversations_replies(
+                channel=place.channel,
+                ts=place.thread,
+                oldest=question.id,
+                include_all_metadata=True,
+                limit=200,
+                cursor=cursor or None,
+            ),
         )
-        return await self._call("conversations.replies", replies)
 
     async def _shown(
-        self, method: str, send: Callable[[Mapping[str, Any]], Awaitable[Any]], part: Part
+        self, method: str, channel: str, send: Callable[[Mapping[str, Any]], Awaitable[Any]], part: Part
     ) -> Mapping[str, Any]:
         try:
-            return await self._call(method, send(part))
+            return await self._call(method, channel, lambda: send(part))
         except ChatRefusedError as refusal:
             if refusal.reason not in _TOO_MUCH or "blocks" not in part:
                 raise
         # Slack finds fault with the blocks: the plain text is better than silence.
-        return await self._call(method, send({"text": part["text"]}))
+        return await self._call(method, channel, lambda: send({"text": part["text"]}))
 
-    async def _call(self, method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
+    async def _call(self, method: str, channel: str, send: Callable[[], Awaitable[Any]]) -> Mapping[str, Any]:
+        left = await self._pauses.left(scopes(method, channel))
+        if left > 0:
+            raise ChatBusyError(RATE_LIMITED, left)
+        try:
+            return await self._observed(method, send())
+        except ChatBusyError as busy:
+            if busy.reason != RATE_LIMITED:
+                raise
+            seconds = busy.retry_after or PAUSE_SECONDS
+        await self._pause(method, channel, seconds)
+        raise ChatBusyError(RATE_LIMITED, seconds)
+
+    async def _pause(self, method: str, channel: str, seconds: float) -> None:
+        scope = scopes(method, channel)[-1]
+        log.warning("slack_limited", scope=scope, seconds=seconds)
+        if is_everywhere(scope, await self._pauses.pause(scope, seconds)):
+            log.warning("slack_limited", scope=method, seconds=seconds)
+            await self._pauses.pause(method, seconds)
+
+    async def _observed(self, method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
         started, outcome = monotonic(), "cancelled"
         try:
             reply = await call(method, request)
@@ -203,8 +263,8 @@ async def call(method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
 def refusal(status: int, headers: Mapping[str, str], data: object) -> ChatError:
     """Tell what a failed reply means. Source: https://docs.slack.dev/apis/web-api, and each method's page."""
     reason = str(data.get("error") or "") if isinstance(data, dict) else ""
-    if status == 429 or reason in {"ratelimited", "rate_limited"}:
-        return ChatBusyError("ratelimited", _seconds(headers))
+    if status == 429 or reason in {RATE_LIMITED, "rate_limited"}:
+        return ChatBusyError(RATE_LIMITED, _seconds(headers))
     if status >= 500 or reason in _UNCLEAR or not reason:
         return ChatUnclearError(reason or f"status {status}")
     return MessageGoneError(reason) if reason in _GONE else ChatRefusedError(reason[:100])
