@@ -16,6 +16,7 @@ import structlog
 
 from bridge import policy
 from bridge.chat import Chat, ChatBusyError, ChatError, ChatRefusedError
+from bridge.circuit_breaker import CircuitBreaker, CircuitOpenError
 from bridge.display import Display, Painter, Sleep
 from bridge.journal import QuestionEntry
 from bridge.kapa.client import KapaClient
@@ -67,6 +68,7 @@ class Answering:
     kapa: KapaClient
     chat: Chat
     store: Store
+    breaker: CircuitBreaker
     budget: RateLimit | None
     edits: RateLimit
     messages: Messages
@@ -130,19 +132,34 @@ class Answering:
 
     async def _ask(self, turn: _Turn, thread: str | None) -> Answer:
         question = turn.question
-        if self.budget is not None:
-            await self.budget.acquire(turn.lease.ticket.item.id, lambda wait: log.info("budget_wait", place=wait.place))
+        await self._admit(turn.lease.ticket.item.id)
         await turn.lease.confirm()
         query = Query(question.text, question.person, question.origin_url, thread)
-        if not self.is_streaming:
+        return await (self._stream(turn, query) if self.is_streaming else self._ask_whole(turn, query))
+
+    async def _admit(self, who: str) -> None:
+        await self.breaker.admit(who)
+        if self.budget is not None:
+            await self.budget.acquire(who, lambda wait: log.info("budget_wait", place=wait.place))
+            # Kapa may have gone out while this one waited for its turn.
+            await self.breaker.admit(who)
+
+    async def _ask_whole(self, turn: _Turn, query: Query) -> Answer:
+        async with self.breaker.watch(turn.lease.ticket.item.id):
             return await self._remembered(turn, await self.kapa.ask(query))
-        async with Painter(turn.display, self.sleep) as painter, aclosing(self.kapa.stream(query)) as pieces:
+
+    async def _stream(self, turn: _Turn, query: Query) -> Answer:
+        async with (
+            Painter(turn.display, self.sleep) as painter,
+            self.breaker.watch(turn.lease.ticket.item.id),
+            aclosing(self.kapa.stream(query)) as pieces,
+        ):
             async for piece in pieces:
                 if isinstance(piece, Answer):
                     # Here already: the end of the block waits for a draft that is being shown.
                     return await self._remembered(turn, piece)
                 painter.add(piece)
-        raise KapaUnavailable("the stream ended without an answer")
+            raise KapaUnavailable("the stream ended without an answer")
 
     async def _remembered(self, turn: _Turn, answer: Answer) -> Answer:
         await turn.lease.remember({"answer": answer.to_json()})
@@ -150,16 +167,26 @@ class Answering:
 
     async def _without_answer(self, error: KapaError, turn: _Turn) -> Outcome:
         failures = turn.lease.ticket.failures + 1
-        # What Kapa says may quote what the person asked.
-        log.warning("kapa_failed", error=type(error).__name__, status=error.status, failures=failures)
-        log.debug("kapa_said", reason=error.reason)
+        if isinstance(error, CircuitOpenError):
+            log.info("kapa_spared", failures=failures)
+        else:
+            # What Kapa says may quote what the person asked.
+            log.warning("kapa_failed", error=type(error).__name__, status=error.status, failures=failures)
+            log.debug("kapa_said", reason=error.reason)
         if isinstance(error, KapaUnavailable):
             if error.is_rate_limit and self.budget is not None:
                 await self.budget.pause(min(error.retry_after or 1, policy.LONGEST_WAIT_SECONDS))
-            wait = policy.question_wait(failures, error.retry_after, self.jitter.random())
+            wait = policy.question_wait(failures, self._asked_for(error), self.jitter.random())
             if wait is not None:
                 return Again("kapa unavailable", wait)
         return await self._tell(turn, self._explain(error))
+
+    def _asked_for(self, error: KapaUnavailable) -> float | None:
+        if not isinstance(error, CircuitOpenError):
+            return error.retry_after
+        # The wait is the bridge's own idea: however long, it is no reason to give up.
+        wait = after_pause(error.retry_after or 0, self.jitter.random())
+        return min(wait, policy.LONGEST_WAIT_SECONDS)
 
     def _explain(self, error: KapaError) -> _Ending:
         """Put into words, for the person who asked, why there is no answer; and for the operator, if one must act."""

@@ -24,6 +24,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bridge import admin, messages, redis_client
 from bridge.answer import Answering
 from bridge.chat import ChatError, ChatRefusedError
+from bridge.circuit_breaker import CircuitBreaker
 from bridge.embedded_redis import EmbeddedRedis
 from bridge.feedback import Voting
 from bridge.inbox import Inbox, Kind
@@ -238,13 +239,14 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
             observe=bridge.metrics.slack_call,
         ),
         store=store,
+        breaker=CircuitBreaker(redis, "chat"),
         budget=RateLimit(redis, "kapa", limit=limit, window_seconds=KAPA_WINDOW_SECONDS) if limit else None,
         edits=RateLimit(redis, f"edits:{identity.team}", limit=EDITS_PER_MINUTE),
         messages=sentences,
         is_streaming=settings.bridge_streaming != "off",
     )
     stack.push_async_callback(answering.close)
-    voting = Voting(kapa=kapa, store=store, reactions=settings.reactions)
+    voting = Voting(kapa=kapa, breaker=CircuitBreaker(redis, "feedback"), store=store, reactions=settings.reactions)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     journeys: list[tuple[Kind, Journey, int]] = [
         (Kind.QUESTION, answering, settings.bridge_worker_concurrency),

@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 
 from bridge import policy
+from bridge.circuit_breaker import CircuitBreaker, CircuitOpenError
 from bridge.inbox import Write
 from bridge.journal import VoteEntry
 from bridge.kapa.client import KapaClient
@@ -62,6 +63,7 @@ class Voting:
     """The journey, with all it needs. `reactions` says which emoji is which vote."""
 
     kapa: KapaClient
+    breaker: CircuitBreaker
     store: Store
     reactions: Mapping[str, Vote]
     jitter: random.Random = field(default_factory=random.SystemRandom)
@@ -95,30 +97,36 @@ class Voting:
         if vote is None or vote == before.told:
             return Done("unchanged", self._writes(emoji, answer, Standing(shown, before.told)))
         try:
-            await self._tell(answer, emoji.person, vote, before.told)
+            await self._tell(lease.ticket.item.id, answer, emoji.person, vote, before.told)
         except KapaError as error:
             return self._failed(error, lease)
         log.info("vote_told", reaction=str(vote.reaction), reasons=sorted(map(str, vote.reasons)))
         entry = VoteEntry(emoji.line, emoji.person, vote.reaction, tuple(sorted(vote.reasons))).to_json()
         return Done(vote.reaction, self._writes(emoji, answer, Standing(shown, vote)), entry)
 
-    async def _tell(self, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
+    async def _tell(self, who: str, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
         had_comment = told is not None and bool(told.reasons or told.words)
-        try:
-            await self.kapa.upsert_feedback(answer, person, vote, clear_comment=had_comment)
-        except KapaRefused as refused:
-            if not (vote.reasons or vote.words or had_comment):
-                raise
-            # Whether Kapa takes every comment is not documented: the vote itself must not be lost over one.
-            log.warning("comment_refused", status=refused.status)
-            await self.kapa.upsert_feedback(answer, person, Vote(vote.reaction))
+        await self.breaker.admit(who)
+        async with self.breaker.watch(who):
+            try:
+                await self.kapa.upsert_feedback(answer, person, vote, clear_comment=had_comment)
+            except KapaRefused as refused:
+                if not (vote.reasons or vote.words or had_comment):
+                    raise
+                # Whether Kapa takes every comment is not documented: the vote itself must not be lost over one.
+                log.warning("comment_refused", status=refused.status)
+                await self.kapa.upsert_feedback(answer, person, Vote(vote.reaction))
 
     def _failed(self, error: KapaError, lease: Lease) -> Outcome:
-        log.warning("vote_failed", error=type(error).__name__, status=error.status, failures=lease.ticket.failures + 1)
+        failures = lease.ticket.failures + 1
+        if isinstance(error, CircuitOpenError):
+            log.info("kapa_spared", failures=failures)
+        else:
+            log.warning("vote_failed", error=type(error).__name__, status=error.status, failures=failures)
         if isinstance(error, KapaRefused):
             return GaveUp(f"kapa: {error.reason}")
         asked_for = error.retry_after if isinstance(error, KapaUnavailable) else None
-        wait = policy.patient_wait(lease.ticket.failures + 1, asked_for, self.jitter.random())
+        wait = policy.patient_wait(failures, asked_for, self.jitter.random())
         return GaveUp(f"kapa: {error.reason}") if wait is None else Again("kapa unavailable", wait)
 
     def _writes(self, emoji: Emoji, answer: str, standing: Standing) -> list[Write]:

@@ -18,8 +18,8 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOU
 # From the ground up: a module imports only from its own floor and those below.
 FLOORS = {
     "words": "models messages policy chat kapa.wire slack.read slack.write",
-    "worlds": "inbox inbox_scripts dead_letters journal store rate_limit pauses redis_client embedded_redis "
-    "kapa.client slack.chat",
+    "worlds": "inbox inbox_scripts dead_letters journal store rate_limit pauses circuit_breaker redis_client "
+    "embedded_redis kapa.client slack.chat",
     "journeys": "work worker display status answer feedback",
     "doors": "__main__ cli app check admin metrics report slack.app slack.http slack.socket slack.manifest",
 }
