@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from redis.asyncio import Redis
 
-from bridge import app, display, policy, worker
+from bridge import app, circuit_breaker, display, policy, worker
 from bridge.app import Bridge
 from bridge.inbox import TAG, Item
 from bridge.models import Question
@@ -161,6 +161,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a bridge in this process take its retries and drafts without the waits that real people need."""
     monkeypatch.setattr(policy, "QUESTION_WAITS", (0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(policy, "PATIENT_WAITS", (0.0,))
+    for name in ("COOL_DOWN_SECONDS", "LONGEST_COOL_DOWN_SECONDS", "PROBE_WAIT_SECONDS"):
+        monkeypatch.setattr(circuit_breaker, name, 0.02)
     monkeypatch.setattr(worker, "UPKEEP_SECONDS", 0.02)
     monkeypatch.setattr(policy, "LOOK_WAITS", (0.02,))
     monkeypatch.setattr(display, "DRAFT_SECONDS", 0.02)
