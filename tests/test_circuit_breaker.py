@@ -399,6 +399,8 @@ async def test_votes_have_a_circuit_of_their_own_and_wait_for_kapa(rig: Rig, red
     async with rig.bridge():
         await opened(redis, "feedback")
         _, answer = await rig.ask(ADA, GENERAL, "How are threads stored?")
+        # A vote on an answer that is not finished would wait too.
+        await settled(rig, redis)
         await rig.slack.react(ADA, GENERAL, answer["ts"], "+1")
 
         async def is_put_off() -> bool:
