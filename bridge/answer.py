@@ -10,7 +10,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import ceil
 from time import time
-from typing import Final
 
 import structlog
 
@@ -28,15 +27,7 @@ from bridge.status import Status
 from bridge.store import NO_ANSWER, Store, message_key
 from bridge.work import Again, Done, GaveUp, Lease, Outcome, end
 
-# Those who wait for the same pause come back spread over as long again, and over so long at most.
-SPREAD_SECONDS: Final = 5.0
-
 log = structlog.get_logger()
-
-
-def after_pause(seconds: float, jitter: float) -> float:
-    """Say how long to wait for the end of a pause that others wait for too; `jitter` is random, from 0 to 1."""
-    return seconds + jitter * min(seconds, SPREAD_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +123,17 @@ class Answering:
 
     async def _ask(self, turn: _Turn, thread: str | None) -> Answer:
         question = turn.question
-        await self._admit(turn.lease.ticket.item.id)
+        await self._admit(turn.lease)
         await turn.lease.confirm()
         query = Query(question.text, question.person, question.origin_url, thread)
         return await (self._stream(turn, query) if self.is_streaming else self._ask_whole(turn, query))
 
-    async def _admit(self, who: str) -> None:
+    async def _admit(self, lease: Lease) -> None:
+        who = lease.ticket.item.id
         await self.breaker.admit(who)
         if self.budget is not None:
-            await self.budget.acquire(who, lambda wait: log.info("budget_wait", place=wait.place))
+            with lease.waiting():
+                await self.budget.acquire(who, lambda wait: log.info("budget_wait", place=wait.place))
             # Kapa may have gone out while this one waited for its turn.
             await self.breaker.admit(who)
 
@@ -176,17 +169,15 @@ class Answering:
         if isinstance(error, KapaUnavailable):
             if error.is_rate_limit and self.budget is not None:
                 await self.budget.pause(min(error.retry_after or 1, policy.LONGEST_WAIT_SECONDS))
-            wait = policy.question_wait(failures, self._asked_for(error), self.jitter.random())
+            wait = self._wait(error, failures)
             if wait is not None:
                 return Again("kapa unavailable", wait)
         return await self._tell(turn, self._explain(error))
 
-    def _asked_for(self, error: KapaUnavailable) -> float | None:
-        if not isinstance(error, CircuitOpenError):
-            return error.retry_after
-        # The wait is the bridge's own idea: however long, it is no reason to give up.
-        wait = after_pause(error.retry_after or 0, self.jitter.random())
-        return min(wait, policy.LONGEST_WAIT_SECONDS)
+    def _wait(self, error: KapaUnavailable, failures: int) -> float | None:
+        if isinstance(error, CircuitOpenError):
+            return policy.circuit_wait(failures, error.retry_after or 0, self.jitter.random())
+        return policy.question_wait(failures, error.retry_after, self.jitter.random())
 
     def _explain(self, error: KapaError) -> _Ending:
         """Put into words, for the person who asked, why there is no answer; and for the operator, if one must act."""
@@ -208,7 +199,7 @@ class Answering:
         try:
             await turn.display.finish(ending.reply)
         except ChatBusyError as error:
-            wait = after_pause(error.retry_after or 1, self.jitter.random())
+            wait = policy.after_pause(error.retry_after or 1, self.jitter.random())
             return Again(error.reason, wait, is_failure=False)
         except ChatRefusedError as error:
             return self._settled(turn, replace(ending, result="failed", dead_reason=f"slack: {error.reason}"))

@@ -41,7 +41,7 @@ class MessageGoneError(ChatRefusedError):
 
 
 class Chat(Protocol):
-    """Shows replies. Every method raises ChatError."""
+    """Shows replies. Every method that calls the chat raises ChatError and redis.RedisError."""
 
     def parts(self, reply: Reply) -> Sequence[Part]:
         """Divide a reply into messages; all but the last stay as they are while the reply's text grows."""

@@ -94,6 +94,9 @@ class Voting:
         shown = before.emoji.fold(emoji)
         # Kapa knows no withdrawal: with no emoji left, the last vote stays.
         vote = shown.vote(self.reactions) or before.told
+        if vote is None and emoji.is_on:
+            # That it was taken away again arrived first: in order, it would have been the last vote.
+            vote = policy.meaning(emoji.name, self.reactions)
         if vote is None or vote == before.told:
             return Done("unchanged", self._writes(emoji, answer, Standing(shown, before.told)))
         try:

@@ -17,6 +17,8 @@ LOOK_WAITS: Final = (2.0, 5.0, 15.0, 30.0, 60.0)
 # A person waits this long for an answer at most; what asks for a longer pause is told to them instead.
 LONGEST_WAIT_SECONDS: Final = 120.0
 LONGEST_PAUSE_SECONDS: Final = 3600.0
+# Those who wait for the same pause come back spread over as long again, and over so long at most.
+SPREAD_SECONDS: Final = 5.0
 # A question over which workers died so often would kill the next one too.
 MOST_DEATHS: Final = 5
 
@@ -122,6 +124,22 @@ def question_wait(failures: int, asked_for: float | None, jitter: float) -> floa
     if failures > len(QUESTION_WAITS) or (asked_for or 0) > LONGEST_WAIT_SECONDS:
         return None
     return max(_jittered(QUESTION_WAITS[failures - 1], jitter), asked_for or 0)
+
+
+def circuit_wait(failures: int, pause: float, jitter: float) -> float | None:
+    """Say how long a question waits that was not asked, since Kapa is out; None: give up.
+
+    `pause` is in how many seconds Kapa will be tried next. That attempt is waited for after the schedule's end too.
+    """
+    if failures > len(QUESTION_WAITS) + 1:
+        return None
+    scheduled = _jittered(QUESTION_WAITS[min(failures, len(QUESTION_WAITS)) - 1], jitter)
+    return max(scheduled, min(after_pause(pause, jitter), LONGEST_WAIT_SECONDS))
+
+
+def after_pause(seconds: float, jitter: float) -> float:
+    """Say how long to wait for the end of a pause that others wait for too; `jitter` is random, from 0 to 1."""
+    return seconds + jitter * min(seconds, SPREAD_SECONDS)
 
 
 def patient_wait(failures: int, asked_for: float | None, jitter: float) -> float | None:

@@ -167,6 +167,15 @@ async def test_an_alias_and_a_skin_tone_are_the_same_vote(ballot: Ballot) -> Non
     assert ballot.told == ["upvote"]
 
 
+async def test_a_vote_counts_though_the_news_that_it_was_taken_away_came_first(ballot: Ballot) -> None:
+    await ballot.tell(
+        ballot.event("removed", "x", "1700000000.000200"), ballot.event("added", "x", "1700000000.000100")
+    )
+    assert ballot.told == ["downvote"]
+    await ballot.tell(ballot.event("added", "x", "1700000000.000100"))
+    assert ballot.told == ["downvote"]
+
+
 async def test_events_count_by_their_time_and_not_by_their_arrival(ballot: Ballot) -> None:
     await ballot.tell(
         ballot.event("added", "+1", "1700000001.000100"),

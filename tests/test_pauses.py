@@ -7,7 +7,6 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bridge import redis_client
-from bridge.answer import after_pause
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import TAG
 from bridge.pauses import Pauses
@@ -95,16 +94,6 @@ async def test_a_pause_ends_by_itself(pauses: Pauses, redis: Redis) -> None:
         return not await redis.exists(KEY)
 
     await eventually(is_gone)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "jitter", "expected"),
-    [(1, 0, 1), (1, 1, 2), (5, 1, 10), (60, 0, 60), (60, 0.5, 62.5), (3600, 1, 3605), (0, 1, 0)],
-)
-def test_those_who_wait_come_back_after_the_pause_and_one_by_one(
-    seconds: float, jitter: float, expected: float
-) -> None:
-    assert after_pause(seconds, jitter) == expected
 
 
 # Whole bridges

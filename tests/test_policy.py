@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 from bridge import policy
 from bridge.models import Emoji, Message, Place, Question, Reaction, Reason, Vote
-from bridge.policy import Ask, EmojiSet, Rules, Silence, consider, marks, meaning, patient_wait, question_wait
+from bridge.policy import (
+    Ask,
+    EmojiSet,
+    Rules,
+    Silence,
+    after_pause,
+    circuit_wait,
+    consider,
+    marks,
+    meaning,
+    patient_wait,
+    question_wait,
+)
 
 TOP = Message("T1", "C1", "7.000100", None, "U1", "How?", "https://x.slack.com/archives/C1/p7000100")
 REPLY = replace(TOP, thread="5.000100")
@@ -254,6 +266,29 @@ def test_a_question_is_given_up_when_a_person_would_wait_too_long() -> None:
     assert question_wait(5, None, 0.5) is None
     assert question_wait(1, policy.LONGEST_WAIT_SECONDS + 1, 0.5) is None
     assert question_wait(1, inf, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "jitter", "expected"),
+    [(1, 0, 1), (1, 1, 2), (5, 1, 10), (60, 0, 60), (60, 0.5, 62.5), (3600, 1, 3605), (0, 1, 0)],
+)
+def test_those_who_wait_come_back_after_the_pause_and_one_by_one(
+    seconds: float, jitter: float, expected: float
+) -> None:
+    assert after_pause(seconds, jitter) == expected
+
+
+def test_a_question_waits_for_the_next_attempt_at_a_kapa_that_is_out() -> None:
+    assert [circuit_wait(failures, 0, 0.5) for failures in range(1, 7)] == [1.0, 3.0, 8.0, 20.0, 20.0, None]
+    assert circuit_wait(1, 10, 0) == 10
+    assert circuit_wait(5, 60, 1) == 65
+
+
+@given(st.integers(1, 5), st.floats(0, inf), JITTER)
+def test_no_pause_of_the_bridge_s_own_is_a_reason_to_give_up(failures: int, pause: float, jitter: float) -> None:
+    wait = circuit_wait(failures, pause, jitter)
+    assert wait is not None
+    assert 0 < wait <= policy.LONGEST_WAIT_SECONDS
 
 
 def test_what_nobody_waits_for_outlasts_an_outage_of_two_days() -> None:
