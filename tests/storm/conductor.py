@@ -7,7 +7,7 @@ import asyncio
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,7 +59,6 @@ ACK_SECONDS = 2.0
 PACE = Pace(first_text=0.2, between_pieces=0.03)
 ANSWER = re.compile(r"Answer (\S+) to (Thread \d+ question \d+): one two three four five six seven eight nine ten\.")
 FAULTS_OF_ITS_OWN = {"journey_failed", "surrender_failed", "entry_unreadable"}
-_ASKED_IN_VAIN = {"truncate", "drop_midway", "drop_after"}
 
 
 def answer(asked: AskedOfKapa) -> str:
@@ -192,12 +191,16 @@ class World:
             remembered=remembered,
             taken_over=[
                 (event["item"].rpartition(":")[2], _seconds(event))
-                for bridge in self.fleet.bridges
-                for event in bridge.logged()
-                if event["event"] == "work_taken_over" and event["kind"] == "question"
+                for event in self._logged("work_taken_over")
+                if event["kind"] == "question"
             ],
+            # Kapa itself is always there: where no status came, it had taken the question.
+            asked_in_vain=sum(event["status"] is None for event in self._logged("kapa_failed")),
             **more,
         )
+
+    def _logged(self, name: str) -> Iterator[Json]:
+        return (event for bridge in self.fleet.bridges for event in bridge.logged() if event["event"] == name)
 
     def _own_messages(self, channel: str) -> list[Json]:
         return [message for message in self.slack.messages(channel) if message.get("bot_id") == BOT.bot_id]
@@ -230,13 +233,24 @@ class World:
         ]
 
     def faults(self) -> list[str]:
-        """Name what no bridge may log."""
-        return [
+        """Name what no bridge may log, and every bridge that ended as none may."""
+        stumbled = [
             f"{bridge.id}: {event['event']} {event.get('exception', '')}"
             for bridge in self.fleet.bridges
             for event in bridge.logged()
             if event["event"] in FAULTS_OF_ITS_OWN or "exception" in event
         ]
+        ended = [bridge for bridge in self.fleet.bridges if not bridge.is_alive and not _ended_well(bridge)]
+        return [*stumbled, *(f"{bridge.id} ended with {bridge.exit.result()}" for bridge in ended)]
+
+
+def _ended_well(bridge: Bridge) -> bool:
+    """Say whether a bridge was killed, stopped in order, or could not start as it should not."""
+    code = bridge.exit.result()
+    could_not_start = not is_ready(bridge) and (
+        code == -signal.SIGTERM or "Redis cannot be used" in bridge.log.read_text("utf-8", "replace")
+    )
+    return code in (0, -signal.SIGKILL) or could_not_start
 
 
 def is_ready(bridge: Bridge) -> bool:
@@ -276,8 +290,6 @@ class Storm:
         self._stopped: list[float] = []
         self._woken: list[float] = []
         self._kills = 0
-        self._asked_in_vain = 0
-        self._is_redis_away = False
 
     async def rage(self, settle_seconds: float) -> Verdict:
         """Carry the plan out, wait until all is done (for so long at most), stop every bridge, and judge."""
@@ -292,16 +304,14 @@ class Storm:
         with suppress(TimeoutError):  # what is not done by then is judged as lost
             await eventually(self._is_settled, settle_seconds)
         keeper.cancel()
-        exits = await asyncio.gather(*(self._world.fleet.stopped(one) for one in self._world.bridges.values()))
-        faults = [f"a bridge that was told to stop ended with {code}" for code in exits if code]
+        await asyncio.gather(*(self._world.fleet.stopped(one) for one in self._world.bridges.values()))
         return judge.judge(
             await self._world.evidence(
                 stopped=self._stopped,
                 woken=self._woken,
                 kills=self._kills,
-                asked_in_vain=self._asked_in_vain,
                 per_minute=self._plan.kapa_per_minute,
-                faults=[*faults, *self._world.faults()],
+                faults=self._world.faults(),
             )
         )
 
@@ -382,10 +392,12 @@ class Storm:
         await self._world.redis.away(event.down)
 
     def _mishap(self, event: Mishap) -> None:
+        # One that found nobody is forgotten: many that waited would all meet the same question.
         if event.target:
+            self._world.slack.clear_faults()
             self._world.slack.fault(event.target, event.kind)
         else:
-            self._asked_in_vain += event.kind in _ASKED_IN_VAIN
+            self._world.kapa.clear_faults()
             self._world.kapa.fault(event.kind)
 
     async def _keep(self) -> None:

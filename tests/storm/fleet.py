@@ -24,7 +24,6 @@ class Bridge:
     id: str
     log: Path
     exit: asyncio.Future[int]
-    was_told_to_stop: bool = False
 
     @property
     def is_alive(self) -> bool:
@@ -95,7 +94,6 @@ class Fleet:
 
     def signal(self, bridge: Bridge, number: signal.Signals) -> None:
         """Send a signal to a process that may have ended."""
-        bridge.was_told_to_stop |= number in (signal.SIGTERM, signal.SIGKILL)
         self._order(id=bridge.id, signal=int(number))
 
     def _order(self, **order: Any) -> None:

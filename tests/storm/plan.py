@@ -18,7 +18,7 @@ OVER_HTTP = "ingress-2"
 
 BUSY, PERIOD = 60.0, 120.0
 """People write for a minute, and then rest for one, so that a shared budget that binds is worked off again."""
-THREADS_PER_SECOND = 0.45
+THREADS_PER_SECOND = 0.38
 LEAST_THREADS = 15
 KAPA_FAULTS = ("500", "truncate", "429", "drop_midway", "drop_after")
 SLACK_FAULTS = ("429", "500", "drop_after", "hang_after", "drop_before")
@@ -114,7 +114,7 @@ def plan(seed: int, seconds: float) -> Plan:
         *_mishaps(chance, seconds),
         *_switches(chance, seconds),
     ]
-    return Plan(seed, seconds, 100 if seconds > BUSY else 600, sorted(events, key=lambda event: event.at))
+    return Plan(seed, seconds, 120 if seconds > BUSY else 600, sorted(events, key=lambda event: event.at))
 
 
 def busy_seconds(seconds: float) -> float:
@@ -160,7 +160,7 @@ def _stops_and_freezes(chance: random.Random, seconds: float) -> Iterator[Event]
             # A process that has just been started is left to do some work.
             free_from[slot] = at + away + 1.5
             yield Freeze(at, slot, away) if is_frozen else Stop(at, slot, chance.random() < 0.6, away)
-        at += chance.uniform(0.4, 1.4)
+        at += chance.uniform(0.4, 1.4 if seconds <= BUSY else 2.4)
 
 
 def _redis_kills(chance: random.Random, seconds: float) -> Iterator[Event]:
