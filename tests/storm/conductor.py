@@ -4,6 +4,7 @@ What happens when is said in `plan`, what it should have led to in `judge`.
 """
 
 import asyncio
+import random
 import re
 import signal
 import socket
@@ -70,6 +71,11 @@ async def _sooner(seconds: float) -> None:
     await asyncio.sleep(seconds * REDELIVERY_SCALE)
 
 
+async def _nap(naps: set[float], seconds: float) -> None:
+    naps.add(seconds)
+    await asyncio.sleep(seconds)
+
+
 class HeardSlack(SimulatedSlack):
     """A simulated Slack that keeps in mind what it sent to the app, and when it was first acknowledged."""
 
@@ -97,7 +103,10 @@ class HeardSlack(SimulatedSlack):
 
 @dataclass(slots=True)
 class World:
-    """Everything around the bridges of a storm, and the bridges by the name of their place."""
+    """Everything around the bridges of a storm, and the bridges by the name of their place.
+
+    `naps` are the lengths of all pauses that Kapa made or is making, in seconds.
+    """
 
     rig: Rig
     slack: HeardSlack
@@ -105,6 +114,7 @@ class World:
     redis: RedisServer
     client: Redis
     fleet: Fleet
+    naps: set[float]
     http_port: int
     settings: dict[str, Any]
     bridges: dict[str, Bridge] = field(default_factory=dict)
@@ -116,7 +126,8 @@ class World:
         """Serve both simulated services and a Redis; no bridge runs yet. `settings` are every bridge's."""
         async with AsyncExitStack() as stack:
             slack = HeardSlack(limits=None, ack_seconds=ACK_SECONDS, sleep=_sooner)
-            kapa = SimulatedKapa(Knowledge(PAGES), pace=PACE)
+            naps: set[float] = set()
+            kapa = SimulatedKapa(Knowledge(PAGES), pace=PACE, sleep=partial(_nap, naps))
             kapa.answer_with(answer)
             await stack.enter_async_context(slack.serve())
             await stack.enter_async_context(kapa.serve())
@@ -125,7 +136,7 @@ class World:
             stack.push_async_callback(client.aclose)
             fleet = await stack.enter_async_context(Fleet.ready(folder))
             rig = Rig(slack, kapa, redis.url, folder)
-            world = cls(rig, slack, kapa, redis, client, fleet, _free_port(), settings)
+            world = cls(rig, slack, kapa, redis, client, fleet, naps, _free_port(), settings)
             slack.subscribe(f"http://127.0.0.1:{world.http_port}/slack/events")
             slack.delivery = "socket"
             for watch in (slack.listen(), world._watch()):
@@ -273,9 +284,12 @@ def _shown(message: Json) -> judge.Shown:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Give a free port that stays free while its bridge is away: below those that the kernel gives to clients."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 class Storm:
