@@ -126,7 +126,7 @@ class Verdict:
 def judge(evidence: Evidence) -> Verdict:
     """Compare what came with what was promised."""
     replies = _replies(evidence)
-    promised = [one for one in evidence.said if _is_promised(one, evidence)]
+    promised = _promised(evidence.said)
     lost = [one for one in promised if not any(shown.is_finished for shown in replies[one.ts])]
     twice = [one for one in evidence.said if len(replies[one.ts]) > 1]
     first = {one.ts: replies[one.ts][0] for one in evidence.said if replies[one.ts]}
@@ -170,10 +170,11 @@ def _replies(evidence: Evidence) -> dict[str, list[Shown]]:
     return replies
 
 
-def _is_promised(said: Said, evidence: Evidence) -> bool:
-    """Say whether Slack was told that a message is in good hands: a reply's thread must be the bridge's own."""
-    begun = {one.ts for one in evidence.said if one.acknowledged is not None}
-    return said.acknowledged is not None and said.thread in begun
+def _promised(said: Sequence[Said]) -> list[Said]:
+    """Give the messages that Slack was told are in good hands; a reply's thread must be the bridge's own as well."""
+    acknowledged = [one for one in said if one.acknowledged is not None]
+    begun = {one.ts for one in acknowledged}
+    return [one for one in acknowledged if one.thread in begun]
 
 
 def _order(said: Sequence[Said], first: Mapping[str, Shown]) -> tuple[int, list[str]]:
