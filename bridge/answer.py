@@ -76,6 +76,10 @@ class Answering:
         structlog.contextvars.bind_contextvars(channel=place.channel, thread=place.thread, question=turn.question.id)
         if lease.ticket.deaths > policy.MOST_DEATHS:
             return await self.surrender(lease, "workers died over it")
+        if lease.ticket.is_taken_over and lease.ticket.deaths > 1:
+            # What kills a worker kills what is beside it: once they are apart, only the one at fault dies again.
+            wait = policy.apart_wait(lease.ticket.deaths, self.jitter.random())
+            return Again("workers died over it", wait, is_failure=False)
         if not turn.question.text:
             return await self._tell(turn, _Ending("helped", Reply(self.messages.help)))
         async with Status(
@@ -113,6 +117,7 @@ class Answering:
         """Give the answer that an earlier attempt got, else Kapa's, remembered before it is shown whole."""
         notes = turn.lease.ticket.notes
         if "answer" in notes:
+            await turn.lease.begin()
             return Answer.from_json(notes["answer"])
         thread = await self.store.kapa_thread(turn.question.line)
         try:
@@ -124,7 +129,7 @@ class Answering:
     async def _ask(self, turn: _Turn, thread: str | None) -> Answer:
         question = turn.question
         await self._admit(turn.lease)
-        await turn.lease.confirm()
+        await turn.lease.begin()
         query = Query(question.text, question.person, question.origin_url, thread)
         return await (self._stream(turn, query) if self.is_streaming else self._ask_whole(turn, query))
 

@@ -104,8 +104,9 @@ class Write:
 class Ticket:
     """The right to deal with the head of a line, for as long as its lease is renewed.
 
-    `failures` counts the earlier attempts that failed, `deaths` those that died with their worker. `is_resumed` says
-    that an earlier attempt may have left traces, and `notes` holds what it remembered.
+    `failures` counts the earlier attempts that failed, `deaths` those that had begun and died with their worker.
+    `is_taken_over` says that the last one did not end by itself, `is_resumed` that an earlier one may have left traces,
+    and `notes` holds what they remembered.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Ticket:
     failures: int = 0
     deaths: int = 0
     is_resumed: bool = False
+    is_taken_over: bool = False
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -245,25 +247,36 @@ class Inbox:
             return Ticket(ticket, item)
         notes = cast("dict[str, str]", await self._redis.hgetall(self._notes(item)))
         failures, deaths = int(notes.pop("failures", "0")), int(notes.pop("deaths", "0"))
-        if died:
+        if notes.pop("begun", "") == ticket and died:
             deaths += 1
             await self._note_death(item)
-        return Ticket(ticket, item, failures, deaths, is_resumed=True, notes=notes)
+        return Ticket(ticket, item, failures, deaths, is_resumed=True, is_taken_over=died, notes=notes)
 
     async def _note_death(self, item: Item) -> None:
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hincrby(self._notes(item), "deaths", 1)
+            pipe.hdel(self._notes(item), "begun")
             pipe.expire(self._notes(item), NOTES_SECONDS)
             await pipe.execute()
 
+    async def begin(self, ticket: Ticket) -> None:
+        """Note that the item itself is being dealt with: a death counts against it from here on.
+
+        Raises LeaseLostError.
+        """
+        await self._note(ticket, {"begun": ticket.id})
+
     async def remember(self, ticket: Ticket, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
         """Remember `notes` about the ticket's item for a later attempt, and set `writes`; raises LeaseLostError."""
+        await self._note(ticket, notes, writes)
+        ticket.notes.update(notes)
+
+    async def _note(self, ticket: Ticket, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
         pairs = [part for pair in notes.items() for part in pair]
         args: list[str | int] = [GROUP, ticket.id, self.worker, NOTES_SECONDS, len(notes), *pairs]
         keys = [self._ready, self._notes(ticket.item)]
         if not await self._remember(keys=keys, args=[*args, *_flat(writes)]):
             raise LeaseLostError(ticket.item.id)
-        ticket.notes.update(notes)
 
     async def finish(
         self, ticket: Ticket, writes: Sequence[Write] = (), *, dead_reason: str = "", entry: str = ""

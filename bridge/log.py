@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TextIO
 from urllib.parse import unquote
 
+import stamina
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -70,6 +71,8 @@ def configure(log_format: str, level: str, *, secrets: Iterable[str] = (), strea
     root.setLevel(level.upper())
     for name, least in _LIBRARIES.items():
         logging.getLogger(name).setLevel(max(least, root.level))
+    # By itself it logs a retry's arguments, under a name of its own.
+    stamina.instrumentation.set_on_retry_hooks([])
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -21,6 +21,8 @@ LONGEST_PAUSE_SECONDS: Final = 3600.0
 SPREAD_SECONDS: Final = 5.0
 # A question over which workers died so often would kill the next one too.
 MOST_DEATHS: Final = 5
+# Questions over which workers died are spread over so long for each death after the first.
+APART_SECONDS: Final = 10.0
 
 
 class Silence(StrEnum):
@@ -140,6 +142,11 @@ def circuit_wait(failures: int, pause: float, jitter: float) -> float | None:
 def after_pause(seconds: float, jitter: float) -> float:
     """Say how long to wait for the end of a pause that others wait for too; `jitter` is random, from 0 to 1."""
     return seconds + jitter * min(seconds, SPREAD_SECONDS)
+
+
+def apart_wait(deaths: int, jitter: float) -> float:
+    """Say how long a question waits over which workers died, so that others that died with it go on without it."""
+    return jitter * APART_SECONDS * max(0, deaths - 1)
 
 
 def patient_wait(failures: int, asked_for: float | None, jitter: float) -> float | None:

@@ -59,7 +59,9 @@ async def shortcomings(redis: Redis) -> tuple[list[str], list[str]]:
     policy = await _configured(redis, "maxmemory-policy") or str(info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
         risky.append(f"Redis may evict questions (maxmemory-policy {policy}); set it to noeviction")
-    if str(info.get("aof_enabled", "0")) != "1":
+    # While Redis reads its file, INFO says that it writes none.
+    appends = await _configured(redis, "appendonly") or {"1": "yes"}.get(str(info.get("aof_enabled")), "no")
+    if appends != "yes":
         risky.append("Redis does not persist every write (appendonly no); a crash of Redis loses questions")
     return fatal, risky
 

@@ -87,6 +87,15 @@ class Lease:
             raise LeaseLostError(self.ticket.item.id)
         self.renewed(asked_at)
 
+    async def begin(self) -> None:
+        """Note that the item itself is being dealt with; raises LeaseLostError and redis.RedisError.
+
+        A worker that dies before, with work that only waits, says nothing against that work.
+        """
+        async for attempt in retries():
+            with attempt:
+                await self._inbox.begin(self.ticket)
+
     async def remember(self, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
         """Remember `notes` for a later attempt, and set `writes`; raises LeaseLostError and redis.RedisError.
 

@@ -163,6 +163,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "PATIENT_WAITS", (0.0,))
     for name in ("COOL_DOWN_SECONDS", "LONGEST_COOL_DOWN_SECONDS", "PROBE_WAIT_SECONDS"):
         monkeypatch.setattr(circuit_breaker, name, 0.02)
+    monkeypatch.setattr(policy, "APART_SECONDS", 0.0)
     monkeypatch.setattr(worker, "UPKEEP_SECONDS", 0.02)
     monkeypatch.setattr(policy, "LOOK_WAITS", (0.02,))
     monkeypatch.setattr(display, "DRAFT_SECONDS", 0.02)

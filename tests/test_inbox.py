@@ -342,17 +342,40 @@ async def test_a_dead_workers_ticket_is_taken_over_after_its_lease(inbox: Inbox,
     assert await at(redis, "b", lease_seconds=3600).take_over(9) == []
     heir = at(redis, "b", lease_seconds=0.05)
     [taken_over] = await eventually(lambda: heir.take_over(9))
-    assert taken_over == Ticket(ticket.id, item(1), deaths=1, is_resumed=True, notes={"posts": '["1.2"]'})
+    assert taken_over == Ticket(ticket.id, item(1), is_resumed=True, is_taken_over=True, notes={"posts": '["1.2"]'})
     await heir.finish(taken_over)
     assert (await take_one(heir)).item == item(2)
 
 
-async def test_each_death_is_counted(inbox: Inbox, redis: Redis) -> None:
+async def test_each_death_over_what_was_begun_is_counted(inbox: Inbox, redis: Redis) -> None:
     await put(inbox, item(1))
-    await take_one(inbox)
+    await inbox.begin(await take_one(inbox))
     for deaths, name in enumerate("bcb", 1):
+        worker = at(redis, name, lease_seconds=0)
+        [ticket] = await worker.take_over(1)
+        assert (ticket.deaths, ticket.failures, ticket.notes) == (deaths, 0, {})
+        await worker.begin(ticket)
+
+
+async def test_a_death_says_nothing_against_what_only_waited(inbox: Inbox, redis: Redis) -> None:
+    await put(inbox, item(1))
+    await inbox.begin(await take_one(inbox))
+    for name, deaths in (("b", 1), ("c", 1)):
+        # Only the first worker had begun with it.
         [ticket] = await at(redis, name, lease_seconds=0).take_over(1)
-        assert (ticket.deaths, ticket.failures) == (deaths, 0)
+        assert (ticket.deaths, ticket.is_taken_over) == (deaths, True)
+    await at(redis, "c").retry(ticket)
+    await take_one(inbox)
+    [ticket] = await at(redis, "b", lease_seconds=0).take_over(1)
+    assert ticket.deaths == 1
+
+
+async def test_who_lost_its_lease_cannot_begin(inbox: Inbox, redis: Redis) -> None:
+    await put(inbox, item(1))
+    ticket = await take_one(inbox)
+    await at(redis, "b", lease_seconds=0).take_over(1)
+    with pytest.raises(LeaseLostError):
+        await inbox.begin(ticket)
 
 
 async def test_take_over_finds_all_of_many_bit_by_bit(inbox: Inbox, redis: Redis) -> None:
@@ -369,7 +392,7 @@ async def test_what_a_worker_is_at_work_on_is_not_taken_over_from_itself(redis: 
     await put(inbox, item(1), item(2, "t:c:2"))
     running, forgotten = await take(inbox)
     [found] = await inbox.take_over(9, running={running.id})
-    assert (found.id, found.deaths) == (forgotten.id, 1)
+    assert (found.id, found.is_taken_over) == (forgotten.id, True)
     assert await redis.hgetall(f"{TAG}:question:notes:q1") == {}
     await inbox.finish(running)
 
@@ -430,6 +453,7 @@ async def test_notes_outlive_a_take_over(inbox: Inbox, redis: Redis) -> None:
     await inbox.remember(ticket, {"answer": "42"}, [Write("{bridge}:x", "x", 100)])
     assert ticket.notes == {"answer": "42"}
     assert await redis.get("{bridge}:x") == "x"
+    await inbox.begin(ticket)
     [taken_over] = await at(redis, "b", lease_seconds=0).take_over(1)
     assert (taken_over.notes, taken_over.failures, taken_over.deaths) == ({"answer": "42"}, 1, 1)
 

@@ -22,8 +22,8 @@ PREFIX = f"{TAG}:question"
 LINES = ("t:c:1", "t:c:2", "t:c:3", "t:d:4")
 TICKETS_OF_A_CHANNEL = 2
 WORKERS = ("a", "b", "c")
-NEED_A_TICKET = ("finish", "retry", "remember", "renew")
-RARE = ("lose_group", "put_again", "take_over", "crash", "leave", "renew", "promote", "remember")
+NEED_A_TICKET = ("finish", "retry", "remember", "begin", "renew")
+RARE = ("lose_group", "put_again", "take_over", "crash", "leave", "renew", "promote", "remember", "begin")
 ACTIONS = ("put", "take", "finish", "retry") * 3 + RARE
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class Work:
     deaths: int = 0
     is_resumed: bool = False
     notes: dict[str, str] = field(default_factory=dict)
+    begun: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -109,6 +110,7 @@ class Interleavings(RuleBasedStateMachine):
             "finish": lambda: self.finish(number, stale, dies=yes and also),
             "retry": lambda: self.retry(number, stale, is_failure=yes, waits=also),
             "remember": lambda: self.remember(number, stale, note=str(number)),
+            "begin": lambda: self.begin(number, stale),
             "renew": lambda: self.renew(number, stale),
             "promote": self.promote,
         }
@@ -172,8 +174,9 @@ class Interleavings(RuleBasedStateMachine):
     def take_over(self, worker: str, limit: int) -> None:
         for ticket in self.run(self.inboxes[worker].take_over(limit)):
             assert ticket.id in self.owners
-            self.lines[ticket.item.line][0].deaths += 1
-            self.lines[ticket.item.line][0].is_resumed = True
+            head = self.lines[ticket.item.line][0]
+            head.deaths += head.begun == ticket.id
+            head.begun, head.is_resumed = "", True
             self.hold(worker, ticket)
 
     def hold(self, worker: str, ticket: Ticket) -> None:
@@ -258,6 +261,12 @@ class Interleavings(RuleBasedStateMachine):
         head = self.settle(held, inbox.remember(held.ticket, {"note": note}))
         if head is not None:
             head.notes = {"note": note}
+
+    def begin(self, pick: int, stale: bool) -> None:
+        inbox, held = self.pick(pick, stale)
+        head = self.settle(held, inbox.begin(held.ticket))
+        if head is not None:
+            head.begun = held.ticket.id
 
     def renew(self, pick: int, stale: bool) -> None:
         inbox, held = self.pick(pick, stale)

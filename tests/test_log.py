@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import stamina
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,3 +279,15 @@ def test_logs_go_to_stderr(stream: io.StringIO, capsys: pytest.CaptureFixture[st
     captured = capsys.readouterr()
     assert captured.out == ""
     assert json.loads(captured.err)["event"] == "something"
+
+
+def test_a_retry_logs_no_arguments(stream: io.StringIO) -> None:
+    log.configure("json", "debug", stream=stream)
+
+    @stamina.retry(on=ValueError, attempts=2, wait_initial=0, wait_jitter=0)
+    def fail(words: str) -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError, match="^$"):
+        fail("marmalade")
+    assert stream.getvalue() == ""

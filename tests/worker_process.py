@@ -26,6 +26,7 @@ class UntilGo:
         self.redis = redis_client.connect(url)
 
     async def run(self, lease: Lease) -> Outcome:
+        await lease.begin()
         say("started", lease.ticket.item.id, lease.ticket.deaths)
         while not await self.redis.exists("go"):
             await asyncio.sleep(0.01)

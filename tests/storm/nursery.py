@@ -29,6 +29,7 @@ HASTE: Final[tuple[tuple[Any, str, object], ...]] = (
     (policy, "QUESTION_WAITS", (0.2, 0.4, 0.8, 1.5)),
     (policy, "PATIENT_WAITS", (0.2, 0.4, 0.8)),
     (policy, "LOOK_WAITS", (0.3, 0.6)),
+    (policy, "APART_SECONDS", 0.5),
     (worker, "UPKEEP_SECONDS", 0.2),
     (app, "SLACK_TIMEOUT", aiohttp.ClientTimeout(total=1.5)),
     (app, "EDITS_PER_MINUTE", 100_000),
