@@ -1,0 +1,341 @@
+"""A lane: one worker process between a simulated Slack and Kapa and a Redis, with the gate around it, for many cells.
+
+A cell is a scenario with a plan of faults. What a scenario does lives in `scenarios`, what it must leave behind in
+`verdict`.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from redis.asyncio import Redis
+
+from bridge import redis_client
+from bridge.dead_letters import DeadLetters
+from bridge.inbox import TAG, Inbox, Kind
+from bridge.playground import slack_events
+from bridge.playground.kapa import Asked, SimulatedKapa
+from bridge.playground.knowledge import Knowledge
+from bridge.playground.run import simulated_kapa_environment, slack_environment
+from bridge.playground.serving import Json
+from bridge.playground.slack import APP_ID, BOT, GENERAL, SimulatedSlack
+from bridge.policy import Rules
+from bridge.settings import load
+from bridge.slack.app import Intake
+from bridge.slack.read import Identity
+from bridge.store import Store
+from tests.faults.gate import KAPA, REDIS, SLACK, Action, Call, Gate, Passage, http_proxy, redis_proxy, until
+from tests.faults.process import WorkerProcess
+from tests.faults.verdict import Evidence, Expected, ExpectedVote
+from tests.rig import markdown
+
+CELL_SECONDS = 25.0
+# A draft that a fault keeps away is not waited for any longer.
+DRAFT_SECONDS = 0.25
+SETTINGS = {"BRIDGE_ADMIN_PORT": "0", "KAPA_REQUESTS_PER_MINUTE": "1000", "BRIDGE_DRAIN_SECONDS": "5"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What happens in each of its cells: `story`, under `settings`.
+
+    `answer` makes Kapa's answer, ending in the question_answer_id. Faults in `first` come in every cell, those in
+    `always` at each call with that label. `on_death` happens before another worker starts.
+    """
+
+    name: str
+    story: Callable[["Cell"], Awaitable[None]]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    answer: Callable[[Asked], str] = lambda asked: f"{asked.query}: one two three four five {asked.question_answer_id}"
+    first: Mapping[Call, Action] = field(default_factory=dict)
+    always: Mapping[str, Action] = field(default_factory=dict)
+    on_death: Callable[["Cell"], None] = lambda cell: None
+
+
+class HeardSlack(SimulatedSlack):
+    """A simulated Slack whose events wait in `heard` to be taken in, instead of being sent."""
+
+    heard: asyncio.Queue[Json]
+
+    def deliver(self, event: Json, **envelope_overrides: Any) -> str:
+        """Keep the event as the app would get it."""
+        fields = {"team": self.team_id, "app": APP_ID, "bot_user": BOT.id, "event_id": "Ev0", "time": 0}
+        self.heard.put_nowait(slack_events.envelope(event, **fields, **envelope_overrides))
+        return "Ev0"
+
+
+@dataclass
+class Cell:
+    """One cell as its scenario sees it: what people do, and what must come of it."""
+
+    lane: "Lane"
+    questions: list[Expected] = field(default_factory=list)
+    votes: list[ExpectedVote] = field(default_factory=list)
+    thread: str = ""
+
+    async def ask(
+        self, text: str, *, parts: int = 1, sentences: Sequence[str] = (), is_dead: bool = False, hold: bool = True
+    ) -> str:
+        """Ask in the cell's thread, or begin it; return once all work is done. Gives the question's ts."""
+        lane = self.lane
+        if hold:
+            lane.kapa.hold(after_pieces=2)
+        ts = await lane.slack.say("U0ADA", GENERAL, text, thread=self.thread or None)
+        self.thread = self.thread or ts
+        line = f"{lane.slack.team_id}:{GENERAL}:{self.thread}"
+        self.questions.append(Expected(text, line, parts, tuple(sentences), is_dead))
+        lane.gate.marks |= {ts.encode(), self.thread.encode()}
+        await lane.take_in()
+        if hold:
+            await lane.drafted()
+            lane.kapa.release()
+        await lane.settled()
+        return ts
+
+    async def vote(self, emoji: str, reaction: str, comment: Json | None) -> None:
+        """Put an emoji on the last answer's first message; return once all work is done."""
+        lane = self.lane
+        answer = lane.replies(self.thread)[-1][0]
+        lane.gate.marks.add(answer.encode())
+        await lane.slack.react("U0GRACE", GENERAL, answer, emoji)
+        self.votes = [
+            ExpectedVote(len(self.questions) - 1, f"slack:{lane.slack.team_id}:U0GRACE", reaction, comment)
+        ]
+        await lane.take_in()
+        await lane.settled()
+
+    def post_copy(self) -> None:
+        """Let a second copy of the bridge's first message stand in the thread, as a look-up that came too early left."""
+        workspace = self.lane.slack.workspace
+        channel = workspace.channel(GENERAL)
+        original = next(one for one in channel.thread(self.thread) if one["user"] == BOT.id)
+        content = {name: original[name] for name in ("text", "blocks", "metadata") if name in original}
+        workspace.post(BOT.id, channel, content, self.thread)
+
+
+class Lane:
+    """See the module. Used as `async with Lane.open(...) as lane`; `run` runs one cell."""
+
+    def __init__(self, redis: Redis, log_file: Path, variant: str) -> None:
+        self.redis = redis
+        self.log_file = log_file
+        self.variant = variant
+        self.slack = HeardSlack(limits=None)
+        self.slack.heard = asyncio.Queue()
+        self.kapa = SimulatedKapa(Knowledge({"README.md": "# Bridge\n\nIt answers.\n"}))
+        self.answers: dict[str, str] = {}
+        self.gate = Gate(kill=partial(self._strike, signal.SIGKILL), freeze=partial(self._strike, signal.SIGSTOP))
+        self.worker: WorkerProcess | None = None
+        self.frozen: list[WorkerProcess] = []
+        self._values: dict[str, str] = {}
+        self._settings: Mapping[str, str] = {}
+        self._replacing: set[asyncio.Task[None]] = set()
+        self._on_death: Callable[[], None] = lambda: None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, redis_url: str, number: int, folder: Path, variant: str = "whole") -> AsyncIterator["Lane"]:
+        """Serve the worlds of lane `number` (from 0), on a database of its own."""
+        socket = unquote(urlsplit(redis_url).path)
+        redis = redis_client.connect(f"unix://{socket}?db={number}")
+        lane = cls(redis, folder / f"lane-{number}.log", variant)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(redis.aclose)
+            await stack.enter_async_context(lane.slack.serve())
+            await stack.enter_async_context(lane.kapa.serve())
+            slack = await stack.enter_async_context(http_proxy(lane.gate, SLACK, lane.slack.base_url))
+            kapa = await stack.enter_async_context(http_proxy(lane.gate, KAPA, lane.kapa.api_url))
+            port = await stack.enter_async_context(redis_proxy(lane.gate, socket))
+            lane._values = slack_environment(lane.slack) | simulated_kapa_environment(lane.kapa) | SETTINGS
+            lane._values |= {"SLACK_API_URL": f"{slack}/api/", "KAPA_API_URL": kapa}
+            lane._values |= {"REDIS_URL": f"redis://127.0.0.1:{port}/{number}"}
+            lane.intake = await lane._intake()
+            stack.push_async_callback(lane.stop)
+            yield lane
+
+    async def _intake(self) -> Intake:
+        settings = load(overrides={name.lower(): value for name, value in self._values.items()})
+        return Intake(
+            questions=Inbox(self.redis, Kind.QUESTION),
+            votes=Inbox(self.redis, Kind.VOTE),
+            store=Store(self.redis, ttl_seconds=settings.thread_ttl_seconds),
+            identity=Identity(self.slack.team_id, BOT.id, BOT.bot_id or "", "https://playground.slack.com/"),
+            rules=Rules(),
+            reactions=settings.reactions,
+        )
+
+    # The worker
+
+    def _start(self) -> WorkerProcess:
+        values = {name.lower(): value for name, value in (self._values | dict(self._settings)).items()}
+        return WorkerProcess(values, self.log_file, self.variant)
+
+    def _strike(self, number: int) -> None:
+        """Kill or freeze the worker at once; another one starts as soon as it is over."""
+        worker = self.worker
+        if worker is None:
+            return
+        worker.signal(number)
+        task = asyncio.create_task(self._replace(worker, is_dead=number == signal.SIGKILL))
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+    async def _replace(self, worker: WorkerProcess, *, is_dead: bool) -> None:
+        if is_dead:
+            await worker.ended()
+        else:
+            self.frozen.append(worker)
+        self._on_death()
+        self.worker = self._start()
+
+    async def stop(self) -> None:
+        """End all processes of the lane."""
+        await asyncio.gather(*self._replacing)
+        for worker in (*self.frozen, self.worker):
+            if worker is not None:
+                worker.signal(signal.SIGKILL)
+                await worker.ended()
+        self.worker, self.frozen = None, []
+
+    async def thaw(self) -> None:
+        """Wake the frozen workers, and let them end what they were at."""
+        for worker in self.frozen:
+            worker.signal(signal.SIGCONT)
+            worker.signal(signal.SIGTERM)
+            if not await worker.ended():
+                worker.signal(signal.SIGKILL)
+                await worker.ended()
+        self.frozen = []
+
+    # What happens in a cell
+
+    async def take_in(self) -> None:
+        """Take in what Slack has to tell, as an ingress does."""
+        while not self.slack.heard.empty():
+            await self.intake.take_in(self.slack.heard.get_nowait())
+
+    async def drafted(self) -> None:
+        """Wait until Kapa stands still and a draft is shown and remembered, or nothing happens any more."""
+        clock = asyncio.get_running_loop().time
+
+        async def is_drafted() -> bool:
+            labels = [one.call.label for one in self.gate.passages if one.acted_at]
+            is_shown = "chat.postMessage" in labels and "REMEMBER" in labels[labels.index("chat.postMessage") :]
+            is_quiet = clock() - self.gate.touched > DRAFT_SECONDS
+            return (bool(self.kapa.held) and (is_shown or is_quiet)) or not await self._work()
+
+        await until(self.gate, is_drafted)
+
+    async def settled(self) -> None:
+        """Wait until no work is left, and nothing of it is on its way."""
+
+        async def is_settled() -> bool:
+            return not self.gate.in_flight and not self._replacing and not await self._work()
+
+        await until(self.gate, is_settled)
+
+    async def _work(self) -> list[str]:
+        """Name what is still to be done."""
+        found = [f"{key}" for part in ("line", "notes") for key in await self.redis.keys(f"{TAG}:*:{part}:*")]
+        for kind in Kind:
+            if await self.redis.xlen(f"{TAG}:{kind}:ready"):
+                found.append(f"a ticket of a {kind}")
+            if await self.redis.zcard(f"{TAG}:{kind}:later"):
+                found.append(f"a {kind} that waits")
+            if await self.redis.exists(f"{TAG}:{kind}:ready"):
+                pending = await self.redis.xinfo_groups(f"{TAG}:{kind}:ready")
+                found += [f"a lease of a {kind}" for group in pending if group["pending"]]
+        return found
+
+    def replies(self, thread: str) -> list[tuple[str, str]]:
+        """Give the bridge's visible messages, oldest first, as (ts, Markdown)."""
+        found = self.slack.thread(GENERAL, thread) if thread else []
+        return [(one["ts"], markdown(one)) for one in found if one.get("bot_id") == BOT.bot_id]
+
+    # Cells
+
+    async def run(self, scenario: Scenario, plan: Mapping[Call, Action] | None = None) -> Evidence:
+        """Run one cell, and give what it left behind; the lane is clean afterwards."""
+        await self._prepare(scenario)
+        self.gate.begin({**scenario.first, **(plan or {})}, scenario.always)
+        cell, unfinished = Cell(self), ""
+        self._on_death = partial(scenario.on_death, cell)
+        try:
+            async with asyncio.timeout(CELL_SECONDS):
+                await scenario.story(cell)
+                await self.thaw()
+                await self.settled()
+        except TimeoutError:
+            unfinished = f"it did not come to an end in {CELL_SECONDS:.0f} s"
+        if self.worker is None or not self.worker.is_alive:
+            unfinished = unfinished or "the worker ended by itself"
+        evidence = await self._evidence(cell, unfinished)
+        await self._clean(is_broken=bool(unfinished))
+        return evidence
+
+    async def _prepare(self, scenario: Scenario) -> None:
+        if self.worker is None or self._settings != scenario.settings:
+            await self.stop()
+            self._settings = scenario.settings
+            self.worker = self._start()
+        self.answers = {}
+        self.kapa.answer_with(partial(self._answer, scenario))
+
+    def _answer(self, scenario: Scenario, asked: Asked) -> str:
+        self.answers[asked.question_answer_id] = answer = scenario.answer(asked)
+        return answer
+
+    async def _evidence(self, cell: Cell, unfinished: str) -> Evidence:
+        redis = {}
+        for key in await self.redis.keys("*"):
+            is_text = await self.redis.type(key) == "string"
+            redis[key] = await self.redis.get(key) or "" if is_text else ""
+        streams = {f"{TAG}:{kind}:ready" for kind in Kind}
+        return Evidence(
+            questions=cell.questions,
+            votes=cell.votes,
+            replies=self.replies(cell.thread),
+            redis={key: value for key, value in redis.items() if key not in streams},
+            work=await self._work(),
+            dead=[letter.reason for letter in await DeadLetters(self.redis).read()],
+            asked=list(self.kapa.asked),
+            answers=self.answers,
+            feedback=dict(self.kapa.feedback),
+            upserts=len(self.kapa.feedback_log),
+            passages=self.gate.passages,
+            deaths=self.gate.deaths,
+            unfinished=unfinished,
+        )
+
+    async def _clean(self, *, is_broken: bool) -> None:
+        if is_broken:
+            await self.stop()
+            await self.redis.flushdb()
+        # The streams stay: a worker that lost its consumer group would have to make it anew.
+        streams = {f"{TAG}:{kind}:ready" for kind in Kind}
+        keys = [key for key in await self.redis.keys("*") if key not in streams]
+        if keys:
+            await self.redis.delete(*keys)
+        self.kapa.release()
+        self.kapa.asked.clear()
+        self.kapa.feedback.clear()
+        self.kapa.feedback_log.clear()
+        while not self.slack.heard.empty():
+            self.slack.heard.get_nowait()
+
+
+def recorded(passages: Sequence[Passage], scenario: Scenario) -> list[tuple[Call, tuple[Action, ...]]]:
+    """Give the calls that a fault can be put on, with the faults: those that come after the scenario's own."""
+    start = max((number for number, one in enumerate(passages) if one.call in scenario.first), default=-1)
+    return [(one.call, one.actions) for one in passages[start + 1 :] if one.call.label not in scenario.always]
+
+
+def text_of(passage: Passage) -> dict[str, list[str]]:
+    """Give a form's fields, for a failing cell's report."""
+    return parse_qs(passage.request.decode(errors="replace").partition("\n")[2])

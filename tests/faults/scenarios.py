@@ -1,0 +1,63 @@
+"""The scenarios of the fault matrix: what people do in a cell, and what must come of it."""
+
+from bridge.messages import Messages
+from bridge.playground.kapa import Asked
+from tests.faults.gate import SLACK, Action, Call
+from tests.faults.lane import Cell, Scenario
+
+OFF = {"BRIDGE_STREAMING": "off"}
+WORDS = Messages()
+
+
+async def _conversation(cell: Cell) -> None:
+    await cell.ask("What is it")
+    await cell.ask("And then")
+
+
+async def _question(cell: Cell) -> None:
+    await cell.ask("What is it")
+
+
+async def _at_once(cell: Cell) -> None:
+    await cell.ask("What is it", hold=False)
+
+
+async def _votes(cell: Cell) -> None:
+    await cell.ask("What is it", hold=False)
+    incorrect = {"issue": "", "irrelevant": False, "incorrect": True, "unaddressed": False}
+    await cell.vote("x", "downvote", incorrect)
+    await cell.vote("+1", "upvote", incorrect | {"incorrect": False})
+
+
+async def _refused(cell: Cell) -> None:
+    await cell.ask("What is it", sentences=[WORDS.refused], hold=False)
+
+
+async def _out(cell: Cell) -> None:
+    sentences = [WORDS.unavailable, WORDS.busy.format(minutes=1)]
+    await cell.ask("What is it", sentences=sentences, is_dead=True, hold=False)
+
+
+async def _long(cell: Cell) -> None:
+    await cell.ask("What is it", parts=3)
+
+
+def _many_words(asked: Asked) -> str:
+    """Give an answer of three messages in a few long words, so that it streams in a few pieces."""
+    words = " ".join(f"{number}{'o' * 900}" for number in range(30))
+    return f"{asked.query}: {words} {asked.question_answer_id}"
+
+
+CONVERSATION = Scenario("a conversation that is streamed", _conversation)
+WHOLE = Scenario("an answer shown whole", _at_once, OFF)
+VOTES = Scenario("a vote with a reason that is changed", _votes, OFF)
+RESUMED = Scenario(
+    "an attempt after a death that left two copies of its post",
+    _question,
+    first={Call(SLACK, "chat.postMessage", 1): Action.DIE_AFTER},
+    on_death=Cell.post_copy,
+)
+REFUSED = Scenario("a question that Kapa refuses", _refused, always={"projects/*/chat/stream": Action.ERROR_400})
+OUT = Scenario("a question while Kapa is away", _out, always={"projects/*/chat/stream": Action.ERROR_500})
+LONG = Scenario("an answer in three messages", _long, answer=_many_words)
+ALL = (CONVERSATION, WHOLE, VOTES, RESUMED, REFUSED, OUT, LONG)

@@ -1,0 +1,99 @@
+"""The fault matrix: every call that a worker makes in a journey meets every fault, and the promises hold.
+
+The calls are found by a dry run of each scenario through the gate, not listed here.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults import scenarios
+from tests.faults.gate import Action, Call
+from tests.faults.lane import Lane, Scenario, recorded
+from tests.faults.verdict import Evidence, verdict
+
+LANES = 8
+DRY_RUNS = 4
+# A call that another order of events left out comes in another run.
+TRIES = 4
+
+Fault = tuple[Call, Action]
+
+
+@dataclass
+class Figures:
+    """What came of a scenario's cells."""
+
+    cells: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+    def add(self, name: str, evidence: Evidence, broken: list[str]) -> None:
+        self.cells += 1
+        self.counts += Counter(
+            deaths=len(evidence.deaths), calls=len(evidence.passages), asks=len(evidence.asked), upserts=evidence.upserts
+        )
+        self.violations += [f"{name}: {sentence}" for sentence in broken]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{number} {what}" for what, number in self.counts.items())
+        return f"{self.cells} cells, {counts}, {len(self.violations)} violations"
+
+
+@asynccontextmanager
+async def lanes(redis_url: str, folder: Path, number: int = LANES) -> AsyncIterator[list[Lane]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Lane.open(redis_url, one, folder)) for one in range(number)]
+
+
+async def record(lane: Lane, scenario: Scenario, figures: Figures) -> dict[Call, tuple[Action, ...]]:
+    """Let the scenario run as it is, and give the calls that its journeys make each time, with their faults."""
+    found: list[dict[Call, tuple[Action, ...]]] = []
+    for _ in range(DRY_RUNS):
+        evidence = await lane.run(scenario)
+        figures.add("without a fault", evidence, verdict(evidence))
+        found.append(dict(recorded(evidence.passages, scenario)))
+    # The first worker is slow to come, and may time out.
+    return {call: actions for call, actions in found[-1].items() if all(call in one for one in found[1:])}
+
+
+async def cell(lane: Lane, scenario: Scenario, fault: Fault, figures: Figures) -> None:
+    name = f"{fault[1]} at {fault[0]}"
+    for _ in range(TRIES):
+        evidence = await lane.run(scenario, dict([fault]))
+        broken = verdict(evidence)
+        has_come = any(one.call == fault[0] and one.action for one in evidence.passages)
+        figures.add(name, evidence, broken)
+        if has_come or broken:
+            return
+    figures.violations.append(f"{name}: the fault never came")
+
+
+async def matrix(all_lanes: list[Lane], scenario: Scenario, found: Mapping[Call, tuple[Action, ...]]) -> Figures:
+    """Run the cells, each lane taking the next; those that take long come first."""
+    figures = Figures()
+    faults = [(call, action) for call, actions in found.items() for action in actions]
+    waiting = deque(sorted(faults, key=lambda fault: not fault[1].startswith(("silence", "freeze", "die"))))
+
+    async def work(lane: Lane) -> None:
+        while waiting:
+            await cell(lane, scenario, waiting.popleft(), figures)
+
+    await asyncio.gather(*map(work, all_lanes))
+    return figures
+
+
+@pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.name)
+async def test_the_promises_hold_whatever_fails(redis_url: str, tmp_path: Path, scenario: Scenario) -> None:
+    dry = Figures()
+    async with lanes(redis_url, tmp_path) as all_lanes:
+        found = await record(all_lanes[0], scenario, dry)
+        assert not dry.violations, dry.violations
+        figures = await matrix(all_lanes, scenario, found)
+    print(f"{scenario.name}: {len(found)} calls x their faults; {figures}")  # noqa: T201 - the proof's figures
+    assert not figures.violations, "\n".join(figures.violations)
