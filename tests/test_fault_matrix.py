@@ -17,7 +17,7 @@ from tests.faults.gate import Action, Call
 from tests.faults.lane import Lane, Scenario, recorded
 from tests.faults.verdict import Evidence, verdict
 
-LANES = 8
+LANES = 6
 DRY_RUNS = 4
 # A call that another order of events left out comes in another run.
 TRIES = 4
@@ -36,7 +36,10 @@ class Figures:
     def add(self, name: str, evidence: Evidence, broken: list[str]) -> None:
         self.cells += 1
         self.counts += Counter(
-            deaths=len(evidence.deaths), calls=len(evidence.passages), asks=len(evidence.asked), upserts=evidence.upserts
+            deaths=len(evidence.deaths),
+            calls=len(evidence.passages),
+            asks=len(evidence.asked),
+            upserts=evidence.upserts,
         )
         self.violations += [f"{name}: {sentence}" for sentence in broken]
 

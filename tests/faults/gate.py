@@ -222,7 +222,7 @@ class _HttpProxy:
             return await self._forward(request, body, Passage(Call(self.seam, "", 0), sent, 0))
         async with self.gate.passing():
             passage = self.gate.enter(self.seam, self._label(request.path), sent)
-            if passage.action in _ANSWERS:
+            if passage.action is not None and passage.action in _ANSWERS:
                 status, kind, text, headers = _ANSWERS[passage.action]
                 return web.Response(status=status, content_type=kind, text=text, headers=headers)
             if passage.action in (Action.DIE_BEFORE, Action.DROP_BEFORE, Action.SILENT_BEFORE):
@@ -403,7 +403,9 @@ class _RedisConnection:
 
     async def _pass(self, passage: Passage) -> bool:
         action = passage.action
-        if action in _ERRORS:
+        if action is not None and action in _ERRORS:
+            if passage.call.label == "EXEC":
+                await self._ask(b"*1\r\n$7\r\nDISCARD\r\n")
             self.writer.write(_ERRORS[action])
             return True
         if action in (Action.DIE_BEFORE, Action.DROP_BEFORE, Action.SILENT_BEFORE):
@@ -449,10 +451,7 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
     return line + b"".join([await _frame(reader) for _ in range(size)])
 
 
-Wait = Callable[[], Awaitable[bool]]
-
-
-async def until(gate: Gate, ask: Wait, look_again: float = 0.1) -> None:
+async def until(gate: Gate, ask: Callable[[], Awaitable[bool]], look_again: float = 0.1) -> None:
     """Wait until `ask` says yes: asked whenever something passed the gate, and now and then besides."""
     while not await ask():
         with suppress(TimeoutError):

@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 
@@ -30,15 +30,32 @@ from bridge.settings import load
 from bridge.slack.app import Intake
 from bridge.slack.read import Identity
 from bridge.store import Store
-from tests.faults.gate import KAPA, REDIS, SLACK, Action, Call, Gate, Passage, http_proxy, redis_proxy, until
+from tests.faults.gate import KAPA, SLACK, Action, Call, Gate, Passage, http_proxy, redis_proxy, until
 from tests.faults.process import WorkerProcess
 from tests.faults.verdict import Evidence, Expected, ExpectedVote
 from tests.rig import markdown
 
-CELL_SECONDS = 25.0
+CELL_SECONDS = 15.0
 # A draft that a fault keeps away is not waited for any longer.
 DRAFT_SECONDS = 0.25
 SETTINGS = {"BRIDGE_ADMIN_PORT": "0", "KAPA_REQUESTS_PER_MINUTE": "1000", "BRIDGE_DRAIN_SECONDS": "5"}
+
+# KEYS: prefixes of the kinds' keys   Returns the names of all that is still to be done.
+_WORK = """
+local found = {}
+for _, kind in ipairs(KEYS) do
+  for _, part in ipairs({':line:*', ':notes:*', ':later'}) do
+    for _, key in ipairs(redis.call('KEYS', kind .. part)) do found[#found + 1] = key end
+  end
+  if redis.call('EXISTS', kind .. ':ready') == 1 then
+    if redis.call('XLEN', kind .. ':ready') > 0 then found[#found + 1] = 'a ticket in ' .. kind end
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', kind .. ':ready')) do
+      if group[6] > 0 then found[#found + 1] = 'a lease in ' .. kind end
+    end
+  end
+end
+return found
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +82,10 @@ class HeardSlack(SimulatedSlack):
 
     def deliver(self, event: Json, **envelope_overrides: Any) -> str:
         """Keep the event as the app would get it."""
-        fields = {"team": self.team_id, "app": APP_ID, "bot_user": BOT.id, "event_id": "Ev0", "time": 0}
-        self.heard.put_nowait(slack_events.envelope(event, **fields, **envelope_overrides))
+        body = slack_events.envelope(
+            event, team=self.team_id, app=APP_ID, bot_user=BOT.id, event_id="Ev0", time=0, **envelope_overrides
+        )
+        self.heard.put_nowait(body)
         return "Ev0"
 
 
@@ -104,18 +123,16 @@ class Cell:
         answer = lane.replies(self.thread)[-1][0]
         lane.gate.marks.add(answer.encode())
         await lane.slack.react("U0GRACE", GENERAL, answer, emoji)
-        self.votes = [
-            ExpectedVote(len(self.questions) - 1, f"slack:{lane.slack.team_id}:U0GRACE", reaction, comment)
-        ]
+        self.votes = [ExpectedVote(len(self.questions) - 1, f"slack:{lane.slack.team_id}:U0GRACE", reaction, comment)]
         await lane.take_in()
         await lane.settled()
 
     def post_copy(self) -> None:
-        """Let a second copy of the bridge's first message stand in the thread, as a look-up that came too early left."""
+        """Let a second copy of the bridge's first message stand in the thread, as a look-up too early leaves it."""
         workspace = self.lane.slack.workspace
         channel = workspace.channel(GENERAL)
         original = next(one for one in channel.thread(self.thread) if one["user"] == BOT.id)
-        content = {name: original[name] for name in ("text", "blocks", "metadata") if name in original}
+        content: Json = {name: original[name] for name in ("text", "blocks", "metadata") if name in original}
         workspace.post(BOT.id, channel, content, self.thread)
 
 
@@ -124,6 +141,16 @@ class Lane:
 
     def __init__(self, redis: Redis, log_file: Path, variant: str) -> None:
         self.redis = redis
+        self._find_work = redis.register_script(_WORK)
+        settings = load(overrides={"slack_bot_token": "xoxb-playground"})
+        self._intake = Intake(
+            questions=Inbox(redis, Kind.QUESTION),
+            votes=Inbox(redis, Kind.VOTE),
+            store=Store(redis, ttl_seconds=settings.thread_ttl_seconds),
+            identity=Identity("T0PLAY", BOT.id, BOT.bot_id or "", "https://playground.slack.com/"),
+            rules=Rules(),
+            reactions=settings.reactions,
+        )
         self.log_file = log_file
         self.variant = variant
         self.slack = HeardSlack(limits=None)
@@ -155,20 +182,8 @@ class Lane:
             lane._values = slack_environment(lane.slack) | simulated_kapa_environment(lane.kapa) | SETTINGS
             lane._values |= {"SLACK_API_URL": f"{slack}/api/", "KAPA_API_URL": kapa}
             lane._values |= {"REDIS_URL": f"redis://127.0.0.1:{port}/{number}"}
-            lane.intake = await lane._intake()
             stack.push_async_callback(lane.stop)
             yield lane
-
-    async def _intake(self) -> Intake:
-        settings = load(overrides={name.lower(): value for name, value in self._values.items()})
-        return Intake(
-            questions=Inbox(self.redis, Kind.QUESTION),
-            votes=Inbox(self.redis, Kind.VOTE),
-            store=Store(self.redis, ttl_seconds=settings.thread_ttl_seconds),
-            identity=Identity(self.slack.team_id, BOT.id, BOT.bot_id or "", "https://playground.slack.com/"),
-            rules=Rules(),
-            reactions=settings.reactions,
-        )
 
     # The worker
 
@@ -218,7 +233,7 @@ class Lane:
     async def take_in(self) -> None:
         """Take in what Slack has to tell, as an ingress does."""
         while not self.slack.heard.empty():
-            await self.intake.take_in(self.slack.heard.get_nowait())
+            await self._intake.take_in(self.slack.heard.get_nowait())
 
     async def drafted(self) -> None:
         """Wait until Kapa stands still and a draft is shown and remembered, or nothing happens any more."""
@@ -228,7 +243,9 @@ class Lane:
             labels = [one.call.label for one in self.gate.passages if one.acted_at]
             is_shown = "chat.postMessage" in labels and "REMEMBER" in labels[labels.index("chat.postMessage") :]
             is_quiet = clock() - self.gate.touched > DRAFT_SECONDS
-            return (bool(self.kapa.held) and (is_shown or is_quiet)) or not await self._work()
+            if self.kapa.held:
+                return is_shown or is_quiet
+            return self._may_be_over() and not await self._work()
 
         await until(self.gate, is_drafted)
 
@@ -236,22 +253,16 @@ class Lane:
         """Wait until no work is left, and nothing of it is on its way."""
 
         async def is_settled() -> bool:
-            return not self.gate.in_flight and not self._replacing and not await self._work()
+            return self._may_be_over() and not await self._work()
 
         await until(self.gate, is_settled)
 
+    def _may_be_over(self) -> bool:
+        return not self.gate.in_flight and not self._replacing
+
     async def _work(self) -> list[str]:
         """Name what is still to be done."""
-        found = [f"{key}" for part in ("line", "notes") for key in await self.redis.keys(f"{TAG}:*:{part}:*")]
-        for kind in Kind:
-            if await self.redis.xlen(f"{TAG}:{kind}:ready"):
-                found.append(f"a ticket of a {kind}")
-            if await self.redis.zcard(f"{TAG}:{kind}:later"):
-                found.append(f"a {kind} that waits")
-            if await self.redis.exists(f"{TAG}:{kind}:ready"):
-                pending = await self.redis.xinfo_groups(f"{TAG}:{kind}:ready")
-                found += [f"a lease of a {kind}" for group in pending if group["pending"]]
-        return found
+        return cast("list[str]", await self._find_work(keys=[f"{TAG}:{kind}" for kind in Kind]))
 
     def replies(self, thread: str) -> list[tuple[str, str]]:
         """Give the bridge's visible messages, oldest first, as (ts, Markdown)."""
@@ -292,16 +303,15 @@ class Lane:
         return answer
 
     async def _evidence(self, cell: Cell, unfinished: str) -> Evidence:
-        redis = {}
-        for key in await self.redis.keys("*"):
+        redis: dict[str, str] = {}
+        for key in await self._keys():
             is_text = await self.redis.type(key) == "string"
-            redis[key] = await self.redis.get(key) or "" if is_text else ""
-        streams = {f"{TAG}:{kind}:ready" for kind in Kind}
+            redis[key] = str(await self.redis.get(key) or "") if is_text else ""
         return Evidence(
             questions=cell.questions,
             votes=cell.votes,
             replies=self.replies(cell.thread),
-            redis={key: value for key, value in redis.items() if key not in streams},
+            redis=redis,
             work=await self._work(),
             dead=[letter.reason for letter in await DeadLetters(self.redis).read()],
             asked=list(self.kapa.asked),
@@ -317,9 +327,7 @@ class Lane:
         if is_broken:
             await self.stop()
             await self.redis.flushdb()
-        # The streams stay: a worker that lost its consumer group would have to make it anew.
-        streams = {f"{TAG}:{kind}:ready" for kind in Kind}
-        keys = [key for key in await self.redis.keys("*") if key not in streams]
+        keys = await self._keys()
         if keys:
             await self.redis.delete(*keys)
         self.kapa.release()
@@ -329,13 +337,13 @@ class Lane:
         while not self.slack.heard.empty():
             self.slack.heard.get_nowait()
 
+    async def _keys(self) -> list[str]:
+        """Name all keys but the streams, which stay: a worker that lost its consumer group would have to make it."""
+        streams = {f"{TAG}:{kind}:ready" for kind in Kind}
+        return [key for key in map(str, await self.redis.keys("*")) if key not in streams]
+
 
 def recorded(passages: Sequence[Passage], scenario: Scenario) -> list[tuple[Call, tuple[Action, ...]]]:
     """Give the calls that a fault can be put on, with the faults: those that come after the scenario's own."""
     start = max((number for number, one in enumerate(passages) if one.call in scenario.first), default=-1)
     return [(one.call, one.actions) for one in passages[start + 1 :] if one.call.label not in scenario.always]
-
-
-def text_of(passage: Passage) -> dict[str, list[str]]:
-    """Give a form's fields, for a failing cell's report."""
-    return parse_qs(passage.request.decode(errors="replace").partition("\n")[2])

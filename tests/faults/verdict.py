@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bridge.inbox import TAG
 from bridge.playground.kapa import Asked
 from bridge.playground.serving import Json
 from bridge.store import NO_ANSWER
-from tests.faults.gate import KAPA, REDIS, Passage
+from tests.faults.gate import KAPA, Passage
 
 # What may be left in Redis once all work is done: memories and marks, and windows of rate limits.
 _KEPT = re.compile(re.escape(TAG) + r":(thread|answer|vote|seen|rate|journal|dead|breaker)\b.*")
@@ -57,7 +57,6 @@ class Evidence:
     passages: Sequence[Passage]
     deaths: Sequence[int]
     unfinished: str = ""
-    fixed: Sequence[str] = field(default_factory=tuple)
 
 
 def verdict(evidence: Evidence) -> list[str]:
@@ -68,7 +67,6 @@ def verdict(evidence: Evidence) -> list[str]:
     dead = sum(question.is_dead for question in evidence.questions)
     if len(evidence.dead) != dead:
         broken.append(f"{dead} dead letters were expected: {list(evidence.dead)}")
-    broken += evidence.fixed
     shown = list(_shown(evidence))
     wanted = sum(question.parts for question in evidence.questions)
     if len(evidence.replies) != wanted:
@@ -164,13 +162,3 @@ def _votes(evidence: Evidence, shown: Sequence[Sequence[tuple[str, str]]]) -> It
             yield f"the vote is remembered as {state!r}"
     if dict(evidence.feedback) != wanted:
         yield f"Kapa has the feedback {dict(evidence.feedback)} instead of {wanted}"
-
-
-def asks(evidence: Evidence) -> int:
-    """Say how often Kapa took a question in."""
-    return len(evidence.asked)
-
-
-def writes(evidence: Evidence) -> int:
-    """Say how many calls to Redis passed."""
-    return sum(one.call.seam == REDIS for one in evidence.passages)
