@@ -36,8 +36,9 @@ from tests.faults.verdict import Evidence, Expected, ExpectedVote
 from tests.rig import markdown
 
 CELL_SECONDS = 15.0
-# A draft that a fault keeps away is not waited for any longer.
-DRAFT_SECONDS = 0.25
+# What a fault keeps away is not waited for any longer.
+QUIET_SECONDS = 0.25
+DRAFTED = ("chat.postMessage", "REMEMBER")
 SETTINGS = {"BRIDGE_ADMIN_PORT": "0", "KAPA_REQUESTS_PER_MINUTE": "1000", "BRIDGE_DRAIN_SECONDS": "5"}
 
 # KEYS: prefixes of the kinds' keys   Returns the names of all that is still to be done.
@@ -99,11 +100,20 @@ class Cell:
     thread: str = ""
 
     async def ask(
-        self, text: str, *, parts: int = 1, sentences: Sequence[str] = (), is_dead: bool = False, hold: bool = True
+        self,
+        text: str,
+        *,
+        parts: int = 1,
+        sentences: Sequence[str] = (),
+        is_dead: bool = False,
+        held_until: Sequence[str] = DRAFTED,
     ) -> str:
-        """Ask in the cell's thread, or begin it; return once all work is done. Gives the question's ts."""
+        """Ask in the cell's thread, or begin it; return once all work is done. Gives the question's ts.
+
+        Kapa stands still after its first words until calls with these labels have passed, one after the other.
+        """
         lane = self.lane
-        if hold:
+        if held_until:
             lane.kapa.hold(after_pieces=2)
         ts = await lane.slack.say("U0ADA", GENERAL, text, thread=self.thread or None)
         self.thread = self.thread or ts
@@ -111,8 +121,8 @@ class Cell:
         self.questions.append(Expected(text, line, parts, tuple(sentences), is_dead))
         lane.gate.marks |= {ts.encode(), self.thread.encode()}
         await lane.take_in()
-        if hold:
-            await lane.drafted()
+        if held_until:
+            await lane.passed(held_until)
             lane.kapa.release()
         await lane.settled()
         return ts
@@ -235,19 +245,19 @@ class Lane:
         while not self.slack.heard.empty():
             await self._intake.take_in(self.slack.heard.get_nowait())
 
-    async def drafted(self) -> None:
-        """Wait until Kapa stands still and a draft is shown and remembered, or nothing happens any more."""
+    async def passed(self, labels: Sequence[str]) -> None:
+        """Wait until Kapa stands still and the calls have passed, or nothing happens any more."""
         clock = asyncio.get_running_loop().time
 
-        async def is_drafted() -> bool:
-            labels = [one.call.label for one in self.gate.passages if one.acted_at]
-            is_shown = "chat.postMessage" in labels and "REMEMBER" in labels[labels.index("chat.postMessage") :]
-            is_quiet = clock() - self.gate.touched > DRAFT_SECONDS
+        async def have_passed() -> bool:
+            seen = iter([one.call.label for one in self.gate.passages if one.acted_at])
+            is_quiet = clock() - self.gate.touched > QUIET_SECONDS
             if self.kapa.held:
-                return is_shown or is_quiet
+                # Each is looked for behind the one before it.
+                return all(label in seen for label in labels) or is_quiet
             return self._may_be_over() and not await self._work()
 
-        await until(self.gate, is_drafted)
+        await until(self.gate, have_passed)
 
     async def settled(self) -> None:
         """Wait until no work is left, and nothing of it is on its way."""

@@ -3,7 +3,7 @@
 from bridge.messages import Messages
 from bridge.playground.kapa import Asked
 from tests.faults.gate import SLACK, Action, Call
-from tests.faults.lane import Cell, Scenario
+from tests.faults.lane import DRAFTED, Cell, Scenario
 
 OFF = {"BRIDGE_STREAMING": "off"}
 WORDS = Messages()
@@ -14,28 +14,28 @@ async def _conversation(cell: Cell) -> None:
     await cell.ask("And then")
 
 
-async def _question(cell: Cell) -> None:
-    await cell.ask("What is it")
+async def _slow(cell: Cell) -> None:
+    await cell.ask("What is it", held_until=(*DRAFTED, "RENEW", "RENEW"))
 
 
 async def _at_once(cell: Cell) -> None:
-    await cell.ask("What is it", hold=False)
+    await cell.ask("What is it", held_until=())
 
 
 async def _votes(cell: Cell) -> None:
-    await cell.ask("What is it", hold=False)
+    await cell.ask("What is it", held_until=())
     incorrect = {"issue": "", "irrelevant": False, "incorrect": True, "unaddressed": False}
     await cell.vote("x", "downvote", incorrect)
     await cell.vote("+1", "upvote", incorrect | {"incorrect": False})
 
 
 async def _refused(cell: Cell) -> None:
-    await cell.ask("What is it", sentences=[WORDS.refused], hold=False)
+    await cell.ask("What is it", sentences=[WORDS.refused], held_until=())
 
 
 async def _out(cell: Cell) -> None:
     sentences = [WORDS.unavailable, WORDS.busy.format(minutes=1)]
-    await cell.ask("What is it", sentences=sentences, is_dead=True, hold=False)
+    await cell.ask("What is it", sentences=sentences, is_dead=True, held_until=())
 
 
 async def _long(cell: Cell) -> None:
@@ -49,15 +49,16 @@ def _many_words(asked: Asked) -> str:
 
 
 CONVERSATION = Scenario("a conversation that is streamed", _conversation)
+SLOW = Scenario("an answer that outlasts a lease's renewals", _slow)
 WHOLE = Scenario("an answer shown whole", _at_once, OFF)
 VOTES = Scenario("a vote with a reason that is changed", _votes, OFF)
 RESUMED = Scenario(
     "an attempt after a death that left two copies of its post",
-    _question,
+    _slow,
     first={Call(SLACK, "chat.postMessage", 1): Action.DIE_AFTER},
     on_death=Cell.post_copy,
 )
 REFUSED = Scenario("a question that Kapa refuses", _refused, always={"projects/*/chat/stream": Action.ERROR_400})
 OUT = Scenario("a question while Kapa is away", _out, always={"projects/*/chat/stream": Action.ERROR_500})
 LONG = Scenario("an answer in three messages", _long, answer=_many_words)
-ALL = (CONVERSATION, WHOLE, VOTES, RESUMED, REFUSED, OUT, LONG)
+ALL = (CONVERSATION, SLOW, WHOLE, VOTES, RESUMED, REFUSED, OUT, LONG)
