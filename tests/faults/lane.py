@@ -64,7 +64,7 @@ class Scenario:
     """What happens in each of its cells: `story`, under `settings`.
 
     `answer` makes Kapa's answer, ending in the question_answer_id. Faults in `first` come in every cell, those in
-    `always` at each call with that label. `on_death` happens before another worker starts.
+    `always` at each call with that label. `on_first_death` happens before another worker starts.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Scenario:
     answer: Callable[[Asked], str] = lambda asked: f"{asked.query}: one two three four five {asked.question_answer_id}"
     first: Mapping[Call, Action] = field(default_factory=dict)
     always: Mapping[str, Action] = field(default_factory=dict)
-    on_death: Callable[["Cell"], None] = lambda cell: None
+    on_first_death: Callable[["Cell"], None] = lambda cell: None
 
 
 class HeardSlack(SimulatedSlack):
@@ -173,7 +173,7 @@ class Lane:
         self._values: dict[str, str] = {}
         self._settings: Mapping[str, str] = {}
         self._replacing: set[asyncio.Task[None]] = set()
-        self._on_death: Callable[[], None] = lambda: None
+        self._on_first_death: Callable[[], None] = lambda: None
 
     @classmethod
     @asynccontextmanager
@@ -216,7 +216,8 @@ class Lane:
             await worker.ended()
         else:
             self.frozen.append(worker)
-        self._on_death()
+        if len(self.gate.deaths) == 1:
+            self._on_first_death()
         self.worker = self._start()
 
     async def stop(self) -> None:
@@ -286,7 +287,7 @@ class Lane:
         await self._prepare(scenario)
         self.gate.begin({**scenario.first, **(plan or {})}, scenario.always)
         cell, unfinished = Cell(self), ""
-        self._on_death = partial(scenario.on_death, cell)
+        self._on_first_death = partial(scenario.on_first_death, cell)
         try:
             async with asyncio.timeout(CELL_SECONDS):
                 await scenario.story(cell)

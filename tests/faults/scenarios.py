@@ -14,6 +14,10 @@ async def _conversation(cell: Cell) -> None:
     await cell.ask("And then")
 
 
+async def _question(cell: Cell) -> None:
+    await cell.ask("What is it")
+
+
 async def _slow(cell: Cell) -> None:
     await cell.ask("What is it", held_until=(*DRAFTED, "RENEW", "RENEW"))
 
@@ -54,9 +58,9 @@ WHOLE = Scenario("an answer shown whole", _at_once, OFF)
 VOTES = Scenario("a vote with a reason that is changed", _votes, OFF)
 RESUMED = Scenario(
     "an attempt after a death that left two copies of its post",
-    _slow,
+    _question,
     first={Call(SLACK, "chat.postMessage", 1): Action.DIE_AFTER},
-    on_death=Cell.post_copy,
+    on_first_death=Cell.post_copy,
 )
 REFUSED = Scenario("a question that Kapa refuses", _refused, always={"projects/*/chat/stream": Action.ERROR_400})
 OUT = Scenario("a question while Kapa is away", _out, always={"projects/*/chat/stream": Action.ERROR_500})
