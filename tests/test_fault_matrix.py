@@ -5,7 +5,7 @@ The calls are found by a dry run of each scenario through the gate, not listed h
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ LANES = 12
 DRY_RUNS = 4
 # A call that another order of events left out comes in another run.
 TRIES = 4
+MOST_MISSED = 0.1
 
 Fault = tuple[Call, Action]
 
@@ -54,15 +55,16 @@ async def lanes(redis_url: str, folder: Path, number: int = LANES) -> AsyncItera
         yield [await stack.enter_async_context(Lane.open(redis_url, one, folder)) for one in range(number)]
 
 
-async def record(lane: Lane, scenario: Scenario, figures: Figures) -> dict[Call, tuple[Action, ...]]:
-    """Let the scenario run as it is, and give the calls that its journeys make each time, with their faults."""
-    found: list[dict[Call, tuple[Action, ...]]] = []
-    for _ in range(DRY_RUNS):
+async def record(lane: Lane, scenario: Scenario, figures: Figures) -> list[Fault]:
+    """Let the scenario run as it is, and give the calls that its journeys make, each with every fault it can meet."""
+    found: dict[Call, tuple[Action, ...]] = {}
+    for number in range(DRY_RUNS):
         evidence = await lane.run(scenario)
         figures.add("without a fault", evidence, verdict(evidence))
-        found.append(dict(recorded(evidence.passages, scenario)))
-    # The first worker is slow to come, and may time out.
-    return {call: actions for call, actions in found[-1].items() if all(call in one for one in found[1:])}
+        if number:
+            # The first worker is slow to come, and may time out.
+            found |= dict(recorded(evidence.passages, scenario))
+    return [(call, action) for call, actions in found.items() for action in actions]
 
 
 async def cell(lane: Lane, scenario: Scenario, fault: Fault, figures: Figures) -> None:
@@ -74,13 +76,12 @@ async def cell(lane: Lane, scenario: Scenario, fault: Fault, figures: Figures) -
         figures.add(name, evidence, broken)
         if has_come or broken:
             return
-    figures.violations.append(f"{name}: the fault never came")
+    figures.counts["never came"] += 1
 
 
-async def matrix(all_lanes: list[Lane], scenario: Scenario, found: Mapping[Call, tuple[Action, ...]]) -> Figures:
+async def matrix(all_lanes: list[Lane], scenario: Scenario, faults: list[Fault]) -> Figures:
     """Run the cells, each lane taking the next; those that take long come first."""
     figures = Figures()
-    faults = [(call, action) for call, actions in found.items() for action in actions]
     waiting = deque(sorted(faults, key=lambda fault: not fault[1].startswith(("silence", "freeze", "die"))))
 
     async def work(lane: Lane) -> None:
@@ -95,8 +96,10 @@ async def matrix(all_lanes: list[Lane], scenario: Scenario, found: Mapping[Call,
 async def test_the_promises_hold_whatever_fails(redis_url: str, tmp_path: Path, scenario: Scenario) -> None:
     dry = Figures()
     async with lanes(redis_url, tmp_path) as all_lanes:
-        found = await record(all_lanes[0], scenario, dry)
+        faults = await record(all_lanes[0], scenario, dry)
         assert not dry.violations, dry.violations
-        figures = await matrix(all_lanes, scenario, found)
-    print(f"{scenario.name}: {len(found)} calls x their faults; {figures}")  # noqa: T201 - the proof's figures
+        figures = await matrix(all_lanes, scenario, faults)
+    print(f"{scenario.name}: {len(faults)} faults at {len({call for call, _ in faults})} calls; {figures}")  # noqa: T201 - the proof's figures
     assert not figures.violations, "\n".join(figures.violations)
+    # Now and then the order of events leaves a call out; a matrix that misses its calls proves nothing.
+    assert figures.counts["never came"] <= len(faults) * MOST_MISSED

@@ -164,6 +164,9 @@ class Gate:
 
     def enter(self, seam: str, label: str, request: bytes, *, is_early: bool = True) -> Passage:
         """Name a call that belongs to the cell, and say what is to happen to it."""
+        if label != "RENEW":
+            # A journey that waits for Kapa alone still renews its lease.
+            self.touched = asyncio.get_running_loop().time()
         self._counts[seam, label] += 1
         call = Call(seam, label, self._counts[seam, label])
         action = self.plan.pop(call, None) or self.always.get(label)
@@ -182,12 +185,11 @@ class Gate:
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
         """Count a call of the cell as on its way."""
-        passages, clock = self.passages, asyncio.get_running_loop().time
-        self.in_flight, self.touched = self.in_flight + 1, clock()
+        passages = self.passages
+        self.in_flight += 1
         try:
             yield
         finally:
-            self.touched = clock()
             # A leftover of the last cell is not counted in this one.
             if passages is self.passages:
                 self.in_flight -= 1
