@@ -290,7 +290,9 @@ class _HttpProxy:
         elif passage.action is not None:
             return await self._fail(request, passage.action)
         await response.write_eof()
-        passage.is_whole = passage.action in (None, Action.FREEZE_AFTER)
+        # A worker that has given up meanwhile did not get it.
+        is_there = request.transport is not None and not request.transport.is_closing()
+        passage.is_whole = is_there and passage.action in (None, Action.FREEZE_AFTER)
         return response
 
     async def _break_off(

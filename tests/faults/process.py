@@ -27,6 +27,8 @@ from bridge.work import Lease
 LEASE_SECONDS: Final = 0.5
 # Long enough for a busy machine; a call that fails for it is a failed call, and counted as one.
 CALL_SECONDS: Final = 0.8
+# Kapa stands still while a scenario waits for other calls.
+KAPA_SECONDS: Final = 2.0
 PRELOADED: Final = ["bridge.app", "bridge.log", "uvloop", "hiredis", "pytest"]
 
 
@@ -91,7 +93,7 @@ def hurry() -> None:
         (display, "DRAFT_SECONDS", 0.5),
         (redis_client, "SILENCE_SECONDS", CALL_SECONDS),
         (app, "SLACK_TIMEOUT", aiohttp.ClientTimeout(total=CALL_SECONDS)),
-        (app, "KapaClient", partial(KapaClient, read_timeout=CALL_SECONDS, answer_timeout=CALL_SECONDS)),
+        (app, "KapaClient", partial(KapaClient, read_timeout=KAPA_SECONDS, answer_timeout=KAPA_SECONDS)),
     ]
     for owner, name, value in patches:
         replace(owner, name, value)
