@@ -16,7 +16,7 @@ from bridge.chat import Chat, ChatBusyError, ChatError, ChatRefusedError, ChatUn
 from bridge.inbox import LeaseLostError
 from bridge.models import Question, Reply
 from bridge.rate_limit import RateLimit
-from bridge.store import Store
+from bridge.store import Store, message_key
 from bridge.work import Lease, end, landed
 
 # Of the edits that Slack allows, drafts leave the rest to final answers.
@@ -115,19 +115,29 @@ class Display:
         self.messages.append(message)
         self._shown.append(part)
         self.has_posted = True
-        await self._remember()
+        try:
+            await self._remember()
+        except LeaseLostError:
+            await self._take_back(message)
+            raise
+
+    async def _take_back(self, message: str) -> None:
+        """Delete a post that landed after its lease was lost, unless the new owner found it and goes on with it."""
+        if not await self._store.is_known(message_key(self._question.place, message)):
+            await self._chat.delete(self._question.place, message)
 
     async def _look(self) -> None:
         """Adopt what was posted without being remembered; of two copies the older one stays."""
         found = await self._chat.find(self._question)
-        for number in range(len(self.messages), len(found)):
-            if number not in found:
-                break
-            self.messages.append(found[number][0])
-            self._shown.append(None)
-        for copy in (copy for copies in found.values() for copy in copies if copy not in self.messages):
+        kept = list(self.messages)
+        while len(kept) in found:
+            kept.append(found[len(kept)][0])
+        for copy in (copy for copies in found.values() for copy in copies if copy not in kept):
             await self._lease.confirm()
             await self._chat.delete(self._question.place, copy)
+        # Not before the copies are gone: with a message to edit nobody would look for them again.
+        self._shown += [None] * (len(kept) - len(self.messages))
+        self.messages = kept
         self._must_look = False
         await self._remember()
 

@@ -100,16 +100,19 @@ class Voting:
         if vote is None or vote == before.told:
             return Done("unchanged", self._writes(emoji, answer, Standing(shown, before.told)))
         try:
-            await self._tell(lease.ticket.item.id, answer, emoji.person, vote, before.told)
+            await self._tell(lease, answer, emoji.person, vote, before.told)
         except KapaError as error:
             return self._failed(error, lease)
         log.info("vote_told", reaction=str(vote.reaction), reasons=sorted(map(str, vote.reasons)))
         entry = VoteEntry(emoji.line, emoji.person, vote.reaction, tuple(sorted(vote.reasons))).to_json()
         return Done(vote.reaction, self._writes(emoji, answer, Standing(shown, vote)), entry)
 
-    async def _tell(self, who: str, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
+    async def _tell(self, lease: Lease, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
+        who = lease.ticket.item.id
         had_comment = told is not None and bool(told.reasons or told.words)
         await self.breaker.admit(who)
+        # Who was frozen past its lease would put an old vote over a newer one.
+        await lease.confirm()
         async with self.breaker.watch(who):
             try:
                 await self.kapa.upsert_feedback(answer, person, vote, clear_comment=had_comment)

@@ -162,6 +162,7 @@ class Inbox:
         self._finish = script(scripts.FINISH)
         self._retry = script(scripts.RETRY)
         self._remember = script(scripts.REMEMBER)
+        self._note_death = script(scripts.NOTE_DEATH)
         self._renew = script(scripts.RENEW)
         self._promote = script(scripts.PROMOTE)
         self._leave = script(scripts.LEAVE)
@@ -249,15 +250,10 @@ class Inbox:
         failures, deaths = int(notes.pop("failures", "0")), int(notes.pop("deaths", "0"))
         if notes.pop("begun", "") == ticket and died:
             deaths += 1
-            await self._note_death(item)
+            # Only as the owner: who was frozen meanwhile would leave notes of an item that is done.
+            keys = [self._ready, self._notes(item)]
+            await self._note_death(keys=keys, args=[GROUP, ticket, self.worker, NOTES_SECONDS])
         return Ticket(ticket, item, failures, deaths, is_resumed=True, is_taken_over=died, notes=notes)
-
-    async def _note_death(self, item: Item) -> None:
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hincrby(self._notes(item), "deaths", 1)
-            pipe.hdel(self._notes(item), "begun")
-            pipe.expire(self._notes(item), NOTES_SECONDS)
-            await pipe.execute()
 
     async def begin(self, ticket: Ticket) -> None:
         """Note that the item itself is being dealt with: a death counts against it from here on.

@@ -181,6 +181,18 @@ return 1
 """
 )
 
+# KEYS: ready, notes   ARGV: group, ticket, worker, notes seconds   The death of the one before, once it had begun.
+NOTE_DEATH = (
+    _FUNCTIONS
+    + """
+if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+redis.call('HDEL', KEYS[2], 'begun')
+redis.call('HINCRBY', KEYS[2], 'deaths', 1)
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return 1
+"""
+)
+
 # KEYS: ready   ARGV: group, worker, ticket…   The owned ones' lease starts anew; returns those.
 RENEW = (
     _FUNCTIONS

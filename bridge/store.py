@@ -55,6 +55,10 @@ class Store:
         answer, state = cast("list[str | None]", await self._redis.mget(keys))
         return Ballot(None if answer is None else answer.partition(" ")[0], state)
 
+    async def is_known(self, message: str) -> bool:
+        """Say whether `message` is remembered as one of an answer, finished or not."""
+        return bool(await self._redis.exists(_answer_key(message)))
+
     async def first_message(self, message: str) -> str:
         """Give the first message of the answer that `message` is a later part of; empty: it is none."""
         answer = cast("str | None", await self._redis.get(_answer_key(message)))

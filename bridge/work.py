@@ -95,6 +95,8 @@ class Lease:
         async for attempt in retries():
             with attempt:
                 await self._inbox.begin(self.ticket)
+        # The reply may have been read only after a freeze.
+        await self.confirm()
 
     async def remember(self, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
         """Remember `notes` for a later attempt, and set `writes`; raises LeaseLostError and redis.RedisError.

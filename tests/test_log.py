@@ -288,6 +288,6 @@ def test_a_retry_logs_no_arguments(stream: io.StringIO) -> None:
     def fail(words: str) -> None:
         raise ValueError
 
-    with pytest.raises(ValueError, match="^$"):
+    with pytest.raises(ValueError, match=r"^$"):
         fail("marmalade")
     assert stream.getvalue() == ""

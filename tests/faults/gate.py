@@ -21,6 +21,8 @@ import aiohttp
 from aiohttp import web
 
 import bridge
+from bridge.inbox import TICKETS_OF_A_CHANNEL
+from bridge.inbox_scripts import bound
 from bridge.playground.serving import Changes, drop, hang, served
 
 REDIS, SLACK, KAPA = "redis", "slack", "kapa"
@@ -316,8 +318,9 @@ def script_names() -> dict[bytes, str]:
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
             if isinstance(value, str) and "redis.call(" in value:
-                hashed = hashlib.sha1(value.encode(), usedforsecurity=False).hexdigest()
-                found[hashed.encode()] = name.strip("_")
+                for script in (value, bound(value, TICKETS_OF_A_CHANNEL)):
+                    hashed = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+                    found[hashed.encode()] = name.strip("_")
     return found
 
 

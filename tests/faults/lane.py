@@ -138,10 +138,15 @@ class Cell:
         await lane.settled()
 
     def post_copy(self) -> None:
-        """Let a second copy of the bridge's first message stand in the thread, as a look-up too early leaves it."""
+        """Let a second copy of the bridge's first message stand in the thread, as a look-up too early leaves it.
+
+        A worker that was frozen before it had posted left none.
+        """
         workspace = self.lane.slack.workspace
         channel = workspace.channel(GENERAL)
-        original = next(one for one in channel.thread(self.thread) if one["user"] == BOT.id)
+        original = next((one for one in channel.thread(self.thread) if one["user"] == BOT.id), None)
+        if original is None:
+            return
         content: Json = {name: original[name] for name in ("text", "blocks", "metadata") if name in original}
         workspace.post(BOT.id, channel, content, self.thread)
 
@@ -302,6 +307,9 @@ class Lane:
         return evidence
 
     async def _prepare(self, scenario: Scenario) -> None:
+        # A worker that finds questions and no consumer group takes them for tried ones.
+        for kind in Kind:
+            await Inbox(self.redis, kind).open()
         if self.worker is None or self._settings != scenario.settings:
             await self.stop()
             self._settings = scenario.settings

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import aiohttp
 
-from bridge import app, display, inbox_scripts, log, policy, redis_client, status, worker
+from bridge import app, circuit_breaker, display, inbox_scripts, log, policy, redis_client, status, worker
 from bridge.answer import Answering
 from bridge.display import Display
 from bridge.kapa.client import KapaClient
 from bridge.settings import Role, load
+from bridge.slack import chat
 from bridge.store import Store
 from bridge.work import Lease
 
@@ -85,6 +86,11 @@ def hurry() -> None:
         (policy, "QUESTION_WAITS", (0.01, 0.01)),
         (policy, "PATIENT_WAITS", (0.01,)),
         (policy, "LOOK_WAITS", (0.02,)),
+        (policy, "APART_SECONDS", 0.01),
+        (circuit_breaker, "COOL_DOWN_SECONDS", 0.02),
+        (circuit_breaker, "LONGEST_COOL_DOWN_SECONDS", 0.02),
+        (circuit_breaker, "PROBE_WAIT_SECONDS", 0.02),
+        (chat, "PAUSE_SECONDS", 0.1),
         (worker, "UPKEEP_SECONDS", 0.1),
         (worker, "TAKE_SECONDS", 0.15),
         (worker, "REDIS_AWAY_SECONDS", 0.05),
