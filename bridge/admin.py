@@ -12,9 +12,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from redis.asyncio import Redis
 
 from bridge import __version__
+from bridge.dead_letters import DeadLetters
+from bridge.inbox import TAG, Kind
 from bridge.metrics import Metrics
 
 Check = Callable[[], Awaitable[bool]]
@@ -59,7 +63,7 @@ def routes(checks: Mapping[str, Check], metrics: Metrics) -> web.Application:
     async def page(_: web.Request) -> web.Response:
         return web.Response(text=_page(await results(), metrics), content_type="text/html")
 
-    server = web.Application()
+    server = web.Application(middlewares=[_without_body])
     server.add_routes(
         [
             web.get("/healthz", healthz),
@@ -69,6 +73,30 @@ def routes(checks: Mapping[str, Check], metrics: Metrics) -> web.Application:
         ]
     )
     return server
+
+
+@web.middleware
+async def _without_body(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a body: nothing here reads one."""
+    if not request.can_read_body:
+        return await handler(request)
+    refusal = web.Response(status=413, text="no page here takes a body\n")
+    refusal.force_close()
+    return refusal
+
+
+async def measure(redis: Redis, metrics: Metrics) -> None:
+    """Note how much waits in Redis, and drop the dead letters that are too old; raises redis.RedisError.
+
+    Whoever asks for the metrics gets what was noted last, and never waits for Redis.
+    """
+    async with redis.pipeline(transaction=False) as pipe:
+        for kind in Kind:
+            pipe.xlen(f"{TAG}:{kind}:ready")
+            pipe.zcard(f"{TAG}:{kind}:later")
+        counts = await pipe.execute()
+    waiting, later = dict(zip(Kind, counts[::2], strict=True)), dict(zip(Kind, counts[1::2], strict=True))
+    metrics.backlog(waiting, later, await DeadLetters(redis).trim())
 
 
 def _page(checks: Mapping[str, bool], metrics: Metrics) -> str:

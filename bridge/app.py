@@ -50,8 +50,8 @@ KAPA_WINDOW_SECONDS: Final = 61.0
 EDITS_PER_MINUTE: Final = 48
 VOTES_AT_ONCE: Final = 8
 START_AGAIN_SECONDS: Final = 2.0
-READY_CHECK_SECONDS: Final = 2.0
 SLACK_CHECK_SECONDS: Final = 10.0
+SLACK_PATIENCE_SECONDS: Final = 2.0
 
 Sleep = Callable[[float], Awaitable[None]]
 T = TypeVar("T")
@@ -100,13 +100,15 @@ async def run(
         session = await stack.enter_async_context(_slack_session())
         client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
         bridge = Bridge(settings, role, redis_url, redis, Metrics())
+        watch = redis_client.Watch(redis, lambda takes_writes: _note(bridge, takes_writes))
         checks: dict[str, admin.Check] = {
-            "redis": lambda: _answers(redis),
+            "redis": watch.takes_writes,
             "slack": SlackCheck(client).passes,
             "started": lambda: _is(bridge.is_started),
             "not_draining": lambda: _is(not bridge.is_draining),
         }
         await _listen(stack, bridge, "admin", admin.routes(checks, bridge.metrics))
+        await stack.enter_async_context(watch.watching())
         identity = await _until_slack_answers(lambda: identify(client), "SLACK_BOT_TOKEN", stop)
         if identity is None:
             return
@@ -339,7 +341,7 @@ class SlackCheck:
         if self._clock() >= self._ask_at:
             self._ask_at = self._clock() + SLACK_CHECK_SECONDS
             try:
-                async with asyncio.timeout(READY_CHECK_SECONDS):
+                async with asyncio.timeout(SLACK_PATIENCE_SECONDS):
                     await identify(self._client)
                 self._is_reachable = True
             except (ChatError, TimeoutError):
@@ -351,9 +353,7 @@ async def _is(value: bool) -> bool:
     return value
 
 
-async def _answers(redis: Redis) -> bool:
-    try:
-        async with asyncio.timeout(READY_CHECK_SECONDS):
-            return bool(await redis.ping())
-    except (RedisError, TimeoutError, OSError):
-        return False
+async def _note(bridge: Bridge, takes_writes: bool) -> None:
+    bridge.metrics.redis(takes_writes)
+    if takes_writes:
+        await admin.measure(bridge.redis, bridge.metrics)

@@ -116,11 +116,14 @@ async def _redis(settings: Settings) -> list[Finding]:
     try:
         async with app.open_redis(settings, attach=True) as redis:
             fatal, risky = await redis_client.shortcomings(redis)
+            refused = await redis_client.refusal(redis)
     except RedisError as error:
         reason = app.brief(error).rstrip(".")
         return [Finding("Redis", problem=f"REDIS_URL: Redis cannot be used: {reason}; {REDIS_ADVICE}")]
     except (app.StartError, EmbeddedRedisError) as error:
         return [Finding("Redis", problem=str(error))]
+    if refused and not fatal:
+        fatal.append(f"REDIS_URL: Redis refuses writes ({refused}); see docs/operations.md, When Redis refuses writes")
     if not fatal and not risky:
         return [Finding("Redis", "new enough, and keeps every write")]
     return [Finding("Redis", problem=problem) for problem in (*fatal, *risky)]

@@ -12,7 +12,7 @@ from typing import Final, cast
 from redis.asyncio import Redis
 
 from bridge import inbox_scripts as scripts
-from bridge.inbox import DEAD, NOTES_SECONDS, TAG, TICKETS_OF_A_CHANNEL, Item, Kind
+from bridge.inbox import DEAD, DEAD_LETTER_DAYS, NOTES_SECONDS, TAG, TICKETS_OF_A_CHANNEL, Item, Kind
 
 # What Redis takes for the whole id of a stream's entry; anything else names no dead letter.
 _ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -38,9 +38,27 @@ class DeadLetters:
         self._revive = redis.register_script(scripts.bound(scripts.REVIVE, TICKETS_OF_A_CHANNEL))
 
     async def read(self, first: str = "-", last: str = "+") -> list[DeadLetter]:
-        """Give the dead letters from id `first` to id `last`, oldest first."""
+        """Give the dead letters from id `first` to id `last`, oldest first; what is too old is none any more."""
         entries = cast("list[tuple[str, dict[str, str]]]", await self._redis.xrange(DEAD, first, last))
-        return [_dead_letter(id_, fields) for id_, fields in entries]
+        oldest = await self._oldest() if entries else 0
+        letters = [_dead_letter(id_, fields) for id_, fields in entries]
+        return [letter for letter in letters if letter.at >= oldest]
+
+    async def trim(self) -> int:
+        """Drop what is too old, and return how many dead letters are left.
+
+        `inbox` trims as it writes one; this is for when nothing more is given up.
+        """
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.xtrim(DEAD, minid=f"{await self._oldest()}", approximate=False)
+            pipe.xlen(DEAD)
+            _, left = await pipe.execute()
+        return int(left)
+
+    async def _oldest(self) -> int:
+        """Give the time, in milliseconds on Redis' clock, from which on dead letters are kept."""
+        seconds, _ = await self._redis.time()
+        return (seconds - DEAD_LETTER_DAYS * 86_400) * 1000
 
     async def drop(self, ids: Sequence[str]) -> list[str]:
         """Drop dead letters for good; return the ids of those there were."""

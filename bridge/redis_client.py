@@ -1,12 +1,23 @@
-"""The one place that makes a client for a Redis URL, and that says whether a Redis will do."""
+"""The one place that makes a client for a Redis URL, and that says whether a Redis will do, and whether it still does.
 
+What is kept in Redis lives elsewhere. The one key here:
+
+    {bridge}:probe      written to learn whether Redis takes writes, for PROBE_SECONDS
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 
+import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+
+from bridge.inbox import TAG
 
 OLDEST: Final = (6, 2)
 # A blocking read waits a second; a Redis that is silent for so long is gone.
@@ -14,6 +25,14 @@ SILENCE_SECONDS: Final = 10.0
 # A burst waits its turn for a connection, and not longer than Slack waits for its 200.
 MOST_CONNECTIONS: Final = 32
 TURN_SECONDS: Final = 2.0
+PROBE: Final = f"{TAG}:probe"
+PROBE_SECONDS: Final = 60
+PROBE_PATIENCE_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 10.0
+_AWAY: Final = "away"
+
+Sleep = Callable[[float], Awaitable[None]]
+log = structlog.get_logger()
 
 
 def connect(url: str) -> Redis:
@@ -49,21 +68,43 @@ async def shortcomings(redis: Redis) -> tuple[list[str], list[str]]:
 
     Raises redis.RedisError when it cannot be reached.
     """
-    fatal, risky = [], []
+    fatal: list[str] = []
+    risky: list[str] = []
     info = cast("dict[str, object]", await redis.info())
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
         fatal.append(f"REDIS_URL: this is Redis {version}; the bridge needs 6.2 or newer")
     if info.get("role") in {"slave", "replica"}:
         fatal.append("REDIS_URL: this Redis is a read-only replica; the bridge needs the primary")
-    policy = await _configured(redis, "maxmemory-policy") or str(info.get("maxmemory_policy", "noeviction"))
-    if policy != "noeviction":
-        risky.append(f"Redis may evict questions (maxmemory-policy {policy}); set it to noeviction")
+    evicting, is_silent_loss = await _eviction(redis, info)
+    if evicting:
+        (fatal if is_silent_loss else risky).append(evicting)
     # While Redis reads its file, INFO says that it writes none.
     appends = await _configured(redis, "appendonly") or {"1": "yes"}.get(str(info.get("aof_enabled")), "no")
     if appends != "yes":
         risky.append("Redis does not persist every write (appendonly no); a crash of Redis loses questions")
     return fatal, risky
+
+
+async def _eviction(redis: Redis, info: Mapping[str, object]) -> tuple[str, bool]:
+    """Say what a full Redis would evict (empty: nothing), and whether questions are among it.
+
+    Source: https://redis.io/docs/latest/develop/reference/eviction/.
+    """
+    policy = await _configured(redis, "maxmemory-policy") or str(info.get("maxmemory_policy", ""))
+    limit = await _configured(redis, "maxmemory") or str(info.get("maxmemory", ""))
+    if policy == "noeviction":
+        return "", False
+    if not policy:
+        return "Redis does not say whether it evicts; see that its maxmemory-policy is noeviction", False
+    if not policy.startswith("allkeys-"):
+        # Unfinished work has no lifetime, so such a policy leaves it alone.
+        what = f"Redis forgets threads and accepted events when it is full (maxmemory-policy {policy})"
+        return f"{what}; set it to noeviction", False
+    if limit.isdigit() and int(limit):
+        what = f"REDIS_URL: this Redis evicts questions in silence when it is full (maxmemory-policy {policy})"
+        return f"{what}; set its maxmemory-policy to noeviction", True
+    return f"Redis may evict questions (maxmemory-policy {policy}) once it has a maxmemory; set it to noeviction", False
 
 
 async def _configured(redis: Redis, name: str) -> str | None:
@@ -72,3 +113,77 @@ async def _configured(redis: Redis, name: str) -> str | None:
     except RedisError:
         # Hosted Redis often forbids CONFIG; INFO says nearly as much.
         return None
+
+
+async def refusal(redis: Redis) -> str:
+    """Write once, and give Redis' word of refusal, such as OOM, READONLY, MISCONF or NOREPLICAS; empty: it took it.
+
+    Raises redis.RedisError when it cannot be reached.
+    Source: https://redis.io/docs/latest/develop/reference/protocol-spec/, Simple errors.
+    """
+    try:
+        await redis.set(PROBE, "", ex=PROBE_SECONDS)
+    except (ResponseError, AuthenticationError) as error:
+        return error.status_code or str(error).partition(" ")[0]
+    return ""
+
+
+class Watch:
+    """Looks from time to time whether Redis takes writes, and logs when that changes.
+
+    `on_look(takes_writes)` runs after each of its own looks, and may use Redis.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        on_look: Callable[[bool], Awaitable[None]],
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._redis = redis
+        self._on_look = on_look
+        self._sleep = sleep
+        self._trouble = ""
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Look every LOOK_SECONDS until the end of the block."""
+        task = asyncio.create_task(self._look_on())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def takes_writes(self) -> bool:
+        """Write once, and say whether Redis took it within PROBE_PATIENCE_SECONDS."""
+        try:
+            async with asyncio.timeout(PROBE_PATIENCE_SECONDS):
+                trouble = await refusal(self._redis)
+        except (RedisError, TimeoutError, OSError):
+            trouble = _AWAY
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _tell(trouble)
+        return not trouble
+
+    async def _look_on(self) -> None:
+        while True:
+            takes_writes = await self.takes_writes()
+            try:
+                async with asyncio.timeout(PROBE_PATIENCE_SECONDS):
+                    await self._on_look(takes_writes)
+            except (RedisError, TimeoutError, OSError) as error:
+                log.warning("backlog_not_measured", error=type(error).__name__)
+            await self._sleep(LOOK_SECONDS)
+
+
+def _tell(trouble: str) -> None:
+    if not trouble:
+        log.info("redis_takes_writes_again")
+    elif trouble == _AWAY:
+        log.error("redis_not_reached")
+    else:
+        log.error("redis_refuses_writes", reason=trouble)

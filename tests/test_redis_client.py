@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from bridge import app, redis_client
 from bridge.settings import load
+from tests.rig import Rig
 
 
 @asynccontextmanager
@@ -107,26 +108,83 @@ async def test_the_bridge_s_own_redis_will_do(redis: Redis) -> None:
     assert await redis_client.shortcomings(redis) == ([], [])
 
 
-async def test_what_puts_messages_at_risk_is_told(redis: Redis) -> None:
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+async def test_a_redis_that_evicts_questions_will_not_do(redis: Redis, policy: str) -> None:
+    await redis.config_set("maxmemory", "100mb")
+    await redis.config_set("maxmemory-policy", policy)
+    assert await redis_client.shortcomings(redis) == (
+        [
+            "REDIS_URL: this Redis evicts questions in silence when it is full "
+            f"(maxmemory-policy {policy}); set its maxmemory-policy to noeviction"
+        ],
+        [],
+    )
+
+
+async def test_a_policy_without_effect_is_told(redis: Redis) -> None:
     await redis.config_set("maxmemory-policy", "allkeys-lru")
+    assert await redis_client.shortcomings(redis) == (
+        [],
+        ["Redis may evict questions (maxmemory-policy allkeys-lru) once it has a maxmemory; set it to noeviction"],
+    )
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"])
+async def test_what_puts_messages_at_risk_is_told(redis: Redis, policy: str) -> None:
+    await redis.config_set("maxmemory", "100mb")
+    await redis.config_set("maxmemory-policy", policy)
     await redis.config_set("appendonly", "no")
     fatal, risky = await redis_client.shortcomings(redis)
     assert fatal == []
     assert [sentence.split(" (")[0] for sentence in risky] == [
-        "Redis may evict questions",
+        "Redis forgets threads and accepted events when it is full",
         "Redis does not persist every write",
     ]
-    assert "allkeys-lru" in risky[0]
+    assert policy in risky[0]
+
+
+@asynccontextmanager
+async def hosted(redis: Redis, url: str) -> AsyncIterator[Redis]:
+    """Give a client of the same Redis that may not ask for its configuration."""
+    await redis.acl_setuser("hosted", enabled=True, nopass=True, commands=["+@all", "-config"], keys=["*"])
+    async with connected(url.replace("unix://", "unix://hosted:x@")) as client:
+        with pytest.raises(RedisError):
+            await client.config_get("maxmemory-policy")
+        yield client
 
 
 async def test_where_config_is_forbidden_info_says_as_much(redis: Redis, redis_url: str) -> None:
     await redis.config_set("maxmemory-policy", "allkeys-lru")
-    await redis.acl_setuser("hosted", enabled=True, nopass=True, commands=["+@all", "-config"], keys=["*"])
-    async with connected(redis_url.replace("unix://", "unix://hosted:x@")) as client:
-        with pytest.raises(RedisError):
-            await client.config_get("maxmemory-policy")
+    async with hosted(redis, redis_url) as client:
         _, risky = await redis_client.shortcomings(client)
-    assert "maxmemory-policy allkeys-lru" in risky[0]
+        assert "maxmemory-policy allkeys-lru" in risky[0]
+        await redis.config_set("maxmemory", "100mb")
+        fatal, _ = await redis_client.shortcomings(client)
+        assert "maxmemory-policy allkeys-lru" in fatal[0]
+
+
+@pytest.mark.parametrize(
+    ("says", "sentence"),
+    [
+        ("maxmemory:0", "Redis does not say whether it evicts; see that its maxmemory-policy is noeviction"),
+        (
+            "maxmemory_policy:allkeys-lru",
+            "Redis may evict questions (maxmemory-policy allkeys-lru) once it has a maxmemory; set it to noeviction",
+        ),
+    ],
+)
+async def test_what_a_redis_keeps_to_itself_is_told(says: str, sentence: str) -> None:
+    info = f"# Server\r\nredis_version:7.2.0\r\nrole:master\r\n{says}\r\naof_enabled:1\r\n"
+    async with saying(info) as url, connected(url) as client:
+        assert await redis_client.shortcomings(client) == ([], [sentence])
+
+
+async def test_a_bridge_does_not_start_on_a_redis_that_evicts_questions(rig: Rig, redis: Redis) -> None:
+    await redis.config_set("maxmemory", "100mb")
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(app.StartError, match=r"REDIS_URL: .* set its maxmemory-policy to noeviction"):
+        async with rig.bridge():
+            pytest.fail("it started")
 
 
 async def test_a_replica_will_not_do(redis: Redis) -> None:
@@ -162,7 +220,7 @@ async def test_an_old_redis_will_not_do(version: str, is_new_enough: bool) -> No
 async def test_a_redis_that_says_nothing_of_itself_will_not_do() -> None:
     async with saying("") as url, connected(url) as client:
         fatal, risky = await redis_client.shortcomings(client)
-    assert len(fatal) == len(risky) == 1
+    assert (len(fatal), len(risky)) == (1, 2)
 
 
 async def test_a_redis_that_cannot_be_asked_is_an_error() -> None:
