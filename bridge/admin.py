@@ -1,27 +1,41 @@
 """The admin server: is the bridge alive, is it ready, what did it count, on a port of its own.
 
+What the bridge looks after in Redis, so that it can be told here, is in `Watch`.
+
+
 GET /healthz    200 while the process serves
 GET /readyz     200 when every check passes, else 503; JSON, one entry a check
 GET /metrics    Prometheus
 GET /           the same for a person
 """
 
+import asyncio
 import html
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from bridge import __version__
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import TAG, Kind
 from bridge.metrics import Metrics
+from bridge.redis_client import refusal
+from bridge.work import end
+
+LOOK_SECONDS: Final = 10.0
+PATIENCE_SECONDS: Final = 2.0
+_AWAY: Final = "away"
 
 Check = Callable[[], Awaitable[bool]]
+Sleep = Callable[[float], Awaitable[None]]
+log = structlog.get_logger()
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -85,18 +99,69 @@ async def _without_body(request: web.Request, handler: Handler) -> web.StreamRes
     return refusal
 
 
-async def measure(redis: Redis, metrics: Metrics) -> None:
-    """Note how much waits in Redis, and drop the dead letters that are too old; raises redis.RedisError.
+class Watch:
+    """Looks from time to time whether Redis takes writes and how much waits in it; logs when the former changes."""
 
-    Whoever asks for the metrics gets what was noted last, and never waits for Redis.
-    """
-    async with redis.pipeline(transaction=False) as pipe:
-        for kind in Kind:
-            pipe.xlen(f"{TAG}:{kind}:ready")
-            pipe.zcard(f"{TAG}:{kind}:later")
-        counts = await pipe.execute()
-    waiting, later = dict(zip(Kind, counts[::2], strict=True)), dict(zip(Kind, counts[1::2], strict=True))
-    metrics.backlog(waiting, later, await DeadLetters(redis).trim())
+    def __init__(self, redis: Redis, metrics: Metrics, *, sleep: Sleep = asyncio.sleep) -> None:
+        self._redis = redis
+        self._metrics = metrics
+        self._sleep = sleep
+        self._trouble = ""
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Look every LOOK_SECONDS until the end of the block; nobody needs to ask."""
+        task = asyncio.create_task(self._look_on())
+        try:
+            yield
+        finally:
+            await end(task)
+
+    async def takes_writes(self) -> bool:
+        """Write once, and say whether Redis took it within PATIENCE_SECONDS."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                trouble = await refusal(self._redis)
+        except (RedisError, TimeoutError, OSError):
+            trouble = _AWAY
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _tell(trouble)
+        self._metrics.redis(takes_writes=not trouble)
+        return not trouble
+
+    async def _look_on(self) -> None:
+        while True:
+            if await self.takes_writes():
+                await self._measure()
+            await self._sleep(LOOK_SECONDS)
+
+    async def _measure(self) -> None:
+        """Note how much waits, and drop the dead letters that are too old.
+
+        Whoever asks for the metrics gets what was noted last, and never waits for Redis.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._redis.pipeline(transaction=False) as pipe:
+                for kind in Kind:
+                    pipe.xlen(f"{TAG}:{kind}:ready")
+                    pipe.zcard(f"{TAG}:{kind}:later")
+                counts = await pipe.execute()
+                dead_letters = await DeadLetters(self._redis).trim()
+        except (RedisError, TimeoutError, OSError) as error:
+            log.warning("backlog_not_measured", error=type(error).__name__)
+        else:
+            waiting, later = (dict(zip(Kind, counts[first::2], strict=True)) for first in (0, 1))
+            self._metrics.backlog(waiting, later, dead_letters)
+
+
+def _tell(trouble: str) -> None:
+    if not trouble:
+        log.info("redis_takes_writes_again")
+    elif trouble == _AWAY:
+        log.error("redis_not_reached")
+    else:
+        log.error("redis_refuses_writes", reason=trouble)
 
 
 def _page(checks: Mapping[str, bool], metrics: Metrics) -> str:

@@ -100,7 +100,7 @@ async def run(
         session = await stack.enter_async_context(_slack_session())
         client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
         bridge = Bridge(settings, role, redis_url, redis, Metrics())
-        watch = redis_client.Watch(redis, lambda takes_writes: _note(bridge, takes_writes))
+        watch = admin.Watch(redis, bridge.metrics)
         checks: dict[str, admin.Check] = {
             "redis": watch.takes_writes,
             "slack": SlackCheck(client).passes,
@@ -351,9 +351,3 @@ class SlackCheck:
 
 async def _is(value: bool) -> bool:
     return value
-
-
-async def _note(bridge: Bridge, takes_writes: bool) -> None:
-    bridge.metrics.redis(takes_writes)
-    if takes_writes:
-        await admin.measure(bridge.redis, bridge.metrics)

@@ -66,7 +66,7 @@ class Metrics:
         """Count a finished call to Slack."""
         self._slack.labels(method, outcome).observe(seconds)
 
-    def redis(self, takes_writes: bool) -> None:
+    def redis(self, *, takes_writes: bool) -> None:
         """Note whether Redis takes writes now."""
         self._redis.set(int(takes_writes))
 

@@ -1,21 +1,18 @@
-"""The one place that makes a client for a Redis URL, and that says whether a Redis will do, and whether it still does.
+"""The one place that makes a client for a Redis URL, and that says whether a Redis will do, and takes writes.
 
 What is kept in Redis lives elsewhere. The one key here:
 
     {bridge}:probe      written to learn whether Redis takes writes, for PROBE_SECONDS
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
-import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 
 from bridge.inbox import TAG
 
@@ -27,12 +24,6 @@ MOST_CONNECTIONS: Final = 32
 TURN_SECONDS: Final = 2.0
 PROBE: Final = f"{TAG}:probe"
 PROBE_SECONDS: Final = 60
-PROBE_PATIENCE_SECONDS: Final = 2.0
-LOOK_SECONDS: Final = 10.0
-_AWAY: Final = "away"
-
-Sleep = Callable[[float], Awaitable[None]]
-log = structlog.get_logger()
 
 
 def connect(url: str) -> Redis:
@@ -123,67 +114,6 @@ async def refusal(redis: Redis) -> str:
     """
     try:
         await redis.set(PROBE, "", ex=PROBE_SECONDS)
-    except (ResponseError, AuthenticationError) as error:
+    except ResponseError as error:
         return error.status_code or str(error).partition(" ")[0]
     return ""
-
-
-class Watch:
-    """Looks from time to time whether Redis takes writes, and logs when that changes.
-
-    `on_look(takes_writes)` runs after each of its own looks, and may use Redis.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        on_look: Callable[[bool], Awaitable[None]],
-        *,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
-        self._redis = redis
-        self._on_look = on_look
-        self._sleep = sleep
-        self._trouble = ""
-
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Look every LOOK_SECONDS until the end of the block."""
-        task = asyncio.create_task(self._look_on())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def takes_writes(self) -> bool:
-        """Write once, and say whether Redis took it within PROBE_PATIENCE_SECONDS."""
-        try:
-            async with asyncio.timeout(PROBE_PATIENCE_SECONDS):
-                trouble = await refusal(self._redis)
-        except (RedisError, TimeoutError, OSError):
-            trouble = _AWAY
-        if trouble != self._trouble:
-            self._trouble = trouble
-            _tell(trouble)
-        return not trouble
-
-    async def _look_on(self) -> None:
-        while True:
-            takes_writes = await self.takes_writes()
-            try:
-                async with asyncio.timeout(PROBE_PATIENCE_SECONDS):
-                    await self._on_look(takes_writes)
-            except (RedisError, TimeoutError, OSError) as error:
-                log.warning("backlog_not_measured", error=type(error).__name__)
-            await self._sleep(LOOK_SECONDS)
-
-
-def _tell(trouble: str) -> None:
-    if not trouble:
-        log.info("redis_takes_writes_again")
-    elif trouble == _AWAY:
-        log.error("redis_not_reached")
-    else:
-        log.error("redis_refuses_writes", reason=trouble)

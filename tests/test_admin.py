@@ -107,6 +107,16 @@ async def test_other_paths_are_not_found(path: str) -> None:
         assert (await get(url, path))[0] == 404
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/", "/nothing"])
+async def test_a_body_is_refused(method: str, path: str) -> None:
+    async with served({}, Metrics()) as url, aiohttp.ClientSession() as session:
+        async with session.request(method, url + path, data=b"x" * 100_000) as reply:
+            assert reply.status == 413
+        async with session.request(method, url + path) as reply:
+            assert reply.status == (404 if path == "/nothing" else 200 if method == "GET" else 405)
+
+
 async def test_a_port_that_is_taken_is_an_error_and_the_server_is_put_away() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

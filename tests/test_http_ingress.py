@@ -46,7 +46,7 @@ async def door(rig: Rig) -> AsyncIterator[Rig]:
 
 async def kept(redis: Redis) -> set[str]:
     """Name what is in Redis, but for the key that only shows whether Redis takes writes."""
-    return {*await redis.keys("*")} - {PROBE}
+    return {str(key) for key in await redis.keys("*")} - {PROBE}
 
 
 def raw(body: object) -> bytes:
