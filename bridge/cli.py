@@ -171,16 +171,28 @@ def list_(as_json: AsJson = False) -> None:
         return
     for letter in letters:
         fields = _as_dict(letter)
-        typer.echo("  ".join(str(fields[name]) for name in ("id", "at", "kind", "reason", "link")))
+        typer.echo("  ".join(_printable(fields[name]) for name in ("id", "at", "kind", "reason", "link")))
     if not letters:
         typer.echo("There are no dead letters.")
 
 
 def _as_dict(letter: DeadLetter) -> dict[str, str]:
-    payload = json.loads(letter.item.payload)
     at = datetime.fromtimestamp(letter.at / 1000, UTC).isoformat(timespec="seconds")
-    link = payload.get("origin_url") or f"{payload.get('channel')} {payload.get('message')}"
-    return {"id": letter.id, "at": at, "kind": letter.kind, "reason": letter.reason, "link": link}
+    return {"id": letter.id, "at": at, "kind": letter.kind, "reason": letter.reason, "link": _link(letter)}
+
+
+def _link(letter: DeadLetter) -> str:
+    """Give the permalink of what was given up; of what this version cannot read, its line."""
+    try:
+        payload = json.loads(letter.item.payload)
+        return str(payload.get("origin_url") or f"{payload.get('channel')} {payload.get('message')}")
+    except (ValueError, AttributeError):
+        return letter.item.line
+
+
+def _printable(text: str) -> str:
+    """Leave out what would move a terminal's cursor: a reason may quote what others wrote."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids as `list` prints them.")]

@@ -18,7 +18,7 @@ from bridge import __version__
 from bridge.app import StartError
 from bridge.cli import cli
 from bridge.dead_letters import DeadLetters
-from bridge.inbox import Inbox, Item, Kind
+from bridge.inbox import DEAD, Inbox, Item, Kind
 from bridge.models import Emoji, Place, Question
 from bridge.slack.manifest import manifest
 from tests.rig import Rig
@@ -498,6 +498,18 @@ async def test_dead_letters_are_listed_dropped_and_retried(redis: Redis, redis_u
     assert await DeadLetters(redis).read() == []
     taken = await Inbox(redis, Kind.QUESTION, worker="other").take(9, wait_seconds=0)
     assert [ticket.item.id for ticket in taken] == ["2.1"]
+
+
+@pytest.mark.parametrize("entry", ["no JSON", "[]", '["a", "b", "no JSON"]', '["a", "b", "[]"]'])
+async def test_a_dead_letter_that_cannot_be_read_is_listed_all_the_same(
+    redis: Redis, redis_url: str, entry: str
+) -> None:
+    fields: Any = {"line": "T1:C1:1.1", "entry": entry, "kind": "vote", "reason": "it \x1b[2J\nsaid", "notes": "{}"}
+    await redis.xadd(DEAD, fields)
+    result = await run("dead-letters", "list", env={"REDIS_URL": redis_url})
+    assert (result.code, result.err) == (0, "")
+    [line] = result.out.splitlines()
+    assert line.endswith("vote  it  [2J said  T1:C1:1.1")
 
 
 @pytest.mark.parametrize("verb", ["retry", "drop"])

@@ -185,3 +185,21 @@ async def test_what_cannot_be_read_is_given_up_and_holds_nobody_up(
     [letter] = await letters.read()
     assert (letter.item.payload, letter.item.line) == (entry, line)
     assert await letters.drop([letter.id]) == [letter.id]
+
+
+async def test_what_is_too_old_is_none_any_more_though_nothing_new_came(letters: DeadLetters, redis: Redis) -> None:
+    seconds, _ = await redis.time()
+    old, young = (f"{(seconds - days * 86_400) * 1000}-0" for days in (31, 29))
+    for id_ in (old, young):
+        await redis.xadd(
+            DEAD, {"line": "t:c:1", "entry": item(9).to_entry(), "kind": "vote", "reason": "", "notes": "{}"}, id_
+        )
+    assert [letter.id for letter in await letters.read()] == [young]
+    assert await letters.retry([old]) == []
+    assert await redis.xlen(DEAD) == 2
+    assert await letters.trim() == 1
+    assert [letter.id for letter in await letters.read()] == [young]
+
+
+async def test_there_may_be_nothing_to_trim(letters: DeadLetters) -> None:
+    assert await letters.trim() == 0
