@@ -103,6 +103,9 @@ def _safe_url(url: str) -> str:
     parts = _parts(url)
     if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("it has no host, or carries a user name, a query or a fragment")
+    # What one parser takes for a host's name another reads differently.
+    if not re.fullmatch(r"[\w.-]+|[0-9a-f:.]+", parts.hostname):
+        raise ValueError("its host is no name and no address")
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname)):
         return url
     raise ValueError("it is not https, and its host is not this machine")
@@ -124,7 +127,7 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 def _matches(pattern: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
-        if not re.fullmatch(pattern, value.get_secret_value()):
+        if not re.fullmatch(pattern, value.get_secret_value(), re.ASCII):
             raise ValueError("it is of another kind")
         return value
 
