@@ -48,7 +48,10 @@ async def identify(client: AsyncWebClient) -> Identity:
         if not isinstance(reply.get(name), str):
             raise ChatUnclearError(f"auth.test: no {name}")
     return Identity(
-        team=reply["team_id"], user=reply["user_id"], bot=reply.get("bot_id") or "", url=reply.get("url") or ""
+        team=reply["team_id"],
+        user=reply["user_id"],
+        bot=str(reply.get("bot_id") or ""),
+        url=str(reply.get("url") or ""),
     )
 
 
@@ -152,7 +155,7 @@ class SlackChat:
             for message in messages if isinstance(messages, list) else ():
                 if (posted := write.read_metadata(message)) and posted[0] == question.id and self._is_ours(message):
                     found.setdefault(posted[1], []).append(str(message.get("ts")))
-            cursor = (page.get("response_metadata") or {}).get("next_cursor") or ""
+            cursor = _next_cursor(page)
             if not cursor:
                 break
         return {number: sorted(posted) for number, posted in found.items()}
@@ -230,6 +233,12 @@ class SlackChat:
             raise
         finally:
             self._observe(method, outcome, monotonic() - started)
+
+
+def _next_cursor(page: Mapping[str, Any]) -> str:
+    metadata = page.get("response_metadata")
+    cursor = metadata.get("next_cursor") if isinstance(metadata, dict) else None
+    return cursor if isinstance(cursor, str) else ""
 
 
 _OUTCOMES: Final[Mapping[type[ChatError], str]] = {
