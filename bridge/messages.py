@@ -53,7 +53,7 @@ def load(path: Path | None) -> Messages:
         return Messages()
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise MessagesError([f"BRIDGE_MESSAGES: {path} should be a TOML file ({error})"]) from None
     known = {item.name: str(item.default) for item in fields(Messages)}
     problems = [problem for name, value in given.items() if (problem := _problem(name, value, known))]
