@@ -261,6 +261,7 @@ async def test_any_reply_of_slack_s_is_read_or_a_chat_error(
         assert all(isinstance(part, str) for part in (found.team, found.user, found.bot, found.url))
 
 
+@example(503, {}, {"error": "x" * 10_000})
 @given(st.integers(100, 599), st.dictionaries(st.sampled_from(["Retry-After", "x"]), ODD_TEXT), JSON | mutated(POSTED))
 def test_any_refusal_of_slack_s_is_a_chat_error(status: int, headers: dict[str, str], data: Any) -> None:
     error = refusal(status, headers, data)

@@ -271,12 +271,12 @@ async def call(method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
 
 def refusal(status: int, headers: Mapping[str, str], data: object) -> ChatError:
     """Tell what a failed reply means. Source: https://docs.slack.dev/apis/web-api, and each method's page."""
-    reason = str(data.get("error") or "") if isinstance(data, dict) else ""
+    reason = str(data.get("error") or "")[:100] if isinstance(data, dict) else ""
     if status == 429 or reason in {RATE_LIMITED, "rate_limited"}:
         return ChatBusyError(RATE_LIMITED, _seconds(headers))
     if status >= 500 or reason in _UNCLEAR or not reason:
         return ChatUnclearError(reason or f"status {status}")
-    return MessageGoneError(reason) if reason in _GONE else ChatRefusedError(reason[:100])
+    return MessageGoneError(reason) if reason in _GONE else ChatRefusedError(reason)
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
