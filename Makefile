@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do "$$p" -c 'import sy
 BIN := .venv/bin
 PORT ?= 8080
 
-.PHONY: help playground test lint types unit chaos format lock clean
+.PHONY: help playground test lint types unit chaos soak format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ unit: .venv/dev.stamp ## the tests alone
 
 chaos: .venv/dev.stamp ## kill everything at random for SECONDS=600, and judge what came of it; SEED=… repeats one
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+soak: .venv/dev.stamp ## 100,000 questions to one bridge, watching its memory (some ten minutes)
+	$(BIN)/python -m tests.benchmarks.soak
 
 format: .venv/dev.stamp ## put every file into the house's style
 	$(BIN)/ruff check --fix .
