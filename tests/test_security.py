@@ -294,7 +294,7 @@ async def _pages_of_a_troubled_bridge(rig: Rig, redis: Redis, settings: dict[str
         rig.kapa.fault("500")
         rig.slack.fault("chat.postMessage", "drop_after")
         await rig.answer(GENERAL, await rig.slack.say(ADA, GENERAL, "How are threads stored?"), within=20)
-        rig.kapa.fault("401")
+        rig.kapa.fault("502html")
         await rig.answer(GENERAL, await rig.slack.say(ADA, GENERAL, "And keys?"), within=20)
         # Redis throws everybody out, and lets the bridge in again.
         await redis.client_kill_filter(_type="normal", skipme=True)
