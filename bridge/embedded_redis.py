@@ -39,6 +39,7 @@ _SOCKET_PATH_LIMIT = 100  # bytes; an address holds 104 of them on macOS, 108 on
 _PING_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.25
+_CANCEL_AGAIN_SECONDS = 0.2
 _FIRST_PAUSE, _LONGEST_PAUSE, _LIVED_WELL = 0.1, 10.0, 60.0
 
 
@@ -456,7 +457,9 @@ def _banner(server: Path) -> str:
 
 async def _end(task: asyncio.Task[None]) -> None:
     """Cancel the task and raise what it failed of, if it did."""
-    task.cancel()
-    await asyncio.wait([task])
+    # Python 3.11's wait_for, which redis-py sends through, now and then loses a cancellation (python/cpython#86296).
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_SECONDS)
     if not task.cancelled():
         task.result()

@@ -20,6 +20,8 @@ WITHOUT_LIFETIME = {
     f"{TAG}:*:ready": None,
     f"{TAG}:*:later": None,
     f"{TAG}:*:line:*": None,
+    f"{TAG}:*:turns:*": None,
+    f"{TAG}:*:out:*": None,
     DEAD: DEAD_LETTERS,
     JOURNAL: JOURNAL_ENTRIES + 100,
 }
@@ -34,7 +36,7 @@ def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _size(redis: Redis, key: str) -> int:
-    sizes = {"stream": redis.xlen, "list": redis.llen, "zset": redis.zcard, "hash": redis.hlen}
+    sizes = {"stream": redis.xlen, "list": redis.llen, "zset": redis.zcard, "hash": redis.hlen, "set": redis.scard}
     return int(await sizes[str(await redis.type(key))](key))
 
 
@@ -94,7 +96,7 @@ async def test_everything_in_redis_has_a_lifetime_or_a_cap(rig: Rig, redis: Redi
         await rig.slack.say(ADA, GENERAL, "How are threads stored, at last?")
         await rig.kapa.wait_for(lambda: rig.kapa.held, 10)
         busy = await unbounded(redis)
-        assert {key.removeprefix(f"{TAG}:question:").partition(":")[0] for key in busy} == {"ready", "line"}
+        assert {key.removeprefix(f"{TAG}:question:").partition(":")[0] for key in busy} == {"ready", "line", "out"}
         rig.kapa.release()
         await settled(rig, redis)
         assert await unbounded(redis) == {}

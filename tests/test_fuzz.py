@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bridge import messages
@@ -23,8 +24,9 @@ from bridge.admin import serving
 from bridge.chat import ChatError
 from bridge.messages import Messages, MessagesError
 from bridge.models import Place, Question
+from bridge.pauses import Pauses
 from bridge.settings import SECRETS, Role, Settings, SettingsError, load, unknown
-from bridge.slack import write
+from bridge.slack import chat, write
 from bridge.slack.chat import SlackChat, granted_scopes, identify, refusal, web_client
 from bridge.slack.read import Identity
 from tests.rig import ADA, GENERAL, Rig
@@ -208,8 +210,11 @@ POSTED: dict[str, Any] = {
 
 
 @pytest.fixture
-async def stand_in(rig: Rig) -> AsyncIterator[tuple[SlackChat, Any, list[web.Response]]]:
+async def stand_in(
+    rig: Rig, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[SlackChat, Any, list[web.Response]]]:
     """Give the bridge's side of a Slack that answers every call with what the list holds."""
+    monkeypatch.setattr(chat, "PAUSE_SECONDS", 0.001)
     given: list[web.Response] = []
 
     async def answer(_: web.Request) -> web.Response:
@@ -221,7 +226,12 @@ async def stand_in(rig: Rig) -> AsyncIterator[tuple[SlackChat, Any, list[web.Res
     async with serving(server, "127.0.0.1", 0) as port, aiohttp.ClientSession(timeout=timeout) as session:
         client = web_client("xoxb-1", f"http://127.0.0.1:{port}/api/", session)
         yield (
-            SlackChat(client, Identity("T0PLAY", "U0BRIDGE", "B0BRIDGE", "https://x/"), sources_title="Sources"),
+            SlackChat(
+                client,
+                Identity("T0PLAY", "U0BRIDGE", "B0BRIDGE", "https://x/"),
+                pauses=Pauses(redis, "T0PLAY"),
+                sources_title="Sources",
+            ),
             client,
             given,
         )

@@ -153,8 +153,9 @@ class SlackChat:
             page = await self._replies(question, cursor)
             messages = page.get("messages")
             for message in messages if isinstance(messages, list) else ():
-                if (posted := write.read_metadata(message)) and posted[0] == question.id and self._is_ours(message):
-                    found.setdefault(posted[1], []).append(str(message.get("ts")))
+                posted = write.read_metadata(message)
+                if posted and posted[0] == question.id and self._is_ours(message):
+                    found.setdefault(posted[1], []).append(message["ts"])
             cursor = _next_cursor(page)
             if not cursor:
                 break
@@ -174,6 +175,8 @@ class SlackChat:
         )
 
     def _is_ours(self, message: Mapping[str, Any]) -> bool:
+        if not isinstance(message.get("ts"), str):
+            return False
         return message.get("user") == self._identity.user or message.get("bot_id") == self._identity.bot != ""
 
     async def _replies(self, question: Question, cursor: str) -> Mapping[str, Any]:
