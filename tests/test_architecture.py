@@ -263,3 +263,13 @@ def test_the_documentation_names_every_module() -> None:
     parts = {"inbox_scripts", "__main__"}
     modules = {name.removeprefix("bridge.").replace(".", "/") for name in {*FLOOR_OF, *BESIDE}} - parts
     assert modules <= named
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "SECURITY.md"], ids=lambda page: page.name
+)
+def test_a_test_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"`(test_\w+)(?:\.py)?(?:::(\w+))?`", page.read_text(encoding="utf-8"))
+    for module, test in named:
+        source = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+        assert f"def {test}(" in source or not test, f"{module}::{test}"
