@@ -21,9 +21,10 @@ LANES = 12
 DRY_RUNS = 4
 # A call that another order of events left out comes in another run.
 TRIES = 4
-MOST_MISSED = 0.1
 
 Fault = tuple[Call, Action]
+# The seam and the label of a call, and what happens to it.
+Kind = tuple[str, str, Action]
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Figures:
     cells: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+    came: set[Kind] = field(default_factory=set)
 
     def add(self, name: str, evidence: Evidence, broken: list[str]) -> None:
         self.cells += 1
@@ -49,22 +51,31 @@ class Figures:
         return f"{self.cells} cells, {counts}, {len(self.violations)} violations"
 
 
+def kind(fault: Fault) -> Kind:
+    call, action = fault
+    return call.seam, call.label, action
+
+
 @asynccontextmanager
 async def lanes(redis_url: str, folder: Path, number: int = LANES) -> AsyncIterator[list[Lane]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(Lane.open(redis_url, one, folder)) for one in range(number)]
 
 
-async def record(lane: Lane, scenario: Scenario, figures: Figures) -> list[Fault]:
-    """Let the scenario run as it is, and give the calls that its journeys make, each with every fault it can meet."""
-    found: dict[Call, tuple[Action, ...]] = {}
-    for number in range(DRY_RUNS):
+async def record(lane: Lane, scenario: Scenario, figures: Figures) -> tuple[list[Fault], set[Kind]]:
+    """Let the scenario run as it is, and give the calls that its journeys make, each with every fault it can meet.
+
+    Besides, the kinds of faults that must come: at calls that are made each time.
+    """
+    runs: list[dict[Call, tuple[Action, ...]]] = []
+    for _ in range(DRY_RUNS):
         evidence = await lane.run(scenario)
         figures.add("without a fault", evidence, verdict(evidence))
-        if number:
-            # The first worker is slow to come, and may time out.
-            found |= dict(recorded(evidence.passages, scenario))
-    return [(call, action) for call, actions in found.items() for action in actions]
+        runs.append(dict(recorded(evidence.passages, scenario)))
+    # The first worker is slow to come, and may time out.
+    found = [{(call, action) for call, actions in run.items() for action in actions} for run in runs[1:]]
+    certain = set.intersection(*({kind(fault) for fault in faults} for faults in found))
+    return sorted(set.union(*found)), certain
 
 
 async def cell(lane: Lane, scenario: Scenario, fault: Fault, figures: Figures) -> None:
@@ -75,6 +86,7 @@ async def cell(lane: Lane, scenario: Scenario, fault: Fault, figures: Figures) -
         has_come = any(one.call == fault[0] and one.action for one in evidence.passages)
         figures.add(name, evidence, broken)
         if has_come or broken:
+            figures.came.add(kind(fault))
             return
     figures.counts["never came"] += 1
 
@@ -96,10 +108,10 @@ async def matrix(all_lanes: list[Lane], scenario: Scenario, faults: list[Fault])
 async def test_the_promises_hold_whatever_fails(redis_url: str, tmp_path: Path, scenario: Scenario) -> None:
     dry = Figures()
     async with lanes(redis_url, tmp_path) as all_lanes:
-        faults = await record(all_lanes[0], scenario, dry)
+        faults, certain = await record(all_lanes[0], scenario, dry)
         assert not dry.violations, dry.violations
         figures = await matrix(all_lanes, scenario, faults)
     print(f"{scenario.name}: {len(faults)} faults at {len({call for call, _ in faults})} calls; {figures}")  # noqa: T201 - the proof's figures
     assert not figures.violations, "\n".join(figures.violations)
-    # Now and then the order of events leaves a call out; a matrix that misses its calls proves nothing.
-    assert figures.counts["never came"] <= len(faults) * MOST_MISSED
+    # How often a call comes depends on the order of events; that each met each of its faults does not.
+    assert certain <= figures.came

@@ -30,8 +30,9 @@ from bridge.settings import load
 from bridge.slack.app import Intake
 from bridge.slack.read import Identity
 from bridge.store import Store
-from tests.faults.gate import KAPA, SLACK, Action, Call, Gate, Passage, http_proxy, redis_proxy, until
+from tests.faults.gate import KAPA, SLACK, Action, Call, Gate, Passage, until
 from tests.faults.process import WorkerProcess
+from tests.faults.proxies import http_proxy, redis_proxy
 from tests.faults.verdict import Evidence, Expected, ExpectedVote
 from tests.rig import markdown
 
@@ -175,6 +176,7 @@ class Lane:
         self.gate = Gate(kill=partial(self._strike, signal.SIGKILL), freeze=partial(self._strike, signal.SIGSTOP))
         self.worker: WorkerProcess | None = None
         self.frozen: list[WorkerProcess] = []
+        self.woken = (0, 0)
         self._values: dict[str, str] = {}
         self._settings: Mapping[str, str] = {}
         self._replacing: set[asyncio.Task[None]] = set()
@@ -236,6 +238,7 @@ class Lane:
 
     async def thaw(self) -> None:
         """Wake the frozen workers, and let them end what they were at."""
+        self.woken = (self.gate.tick(), len(self.frozen))
         for worker in self.frozen:
             worker.signal(signal.SIGCONT)
             worker.signal(signal.SIGTERM)
@@ -339,6 +342,7 @@ class Lane:
             upserts=len(self.kapa.feedback_log),
             passages=self.gate.passages,
             deaths=self.gate.deaths,
+            woken=self.woken,
             unfinished=unfinished,
         )
 
