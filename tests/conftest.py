@@ -1,7 +1,7 @@
 """What all tests share: a real Redis, and a rig with the real bridge between a simulated Slack and Kapa."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,22 @@ from bridge import redis_client
 from bridge.embedded_redis import EmbeddedRedis
 from tests.rig import Rig
 
+FIGURES = pytest.StashKey[list[str]]()
 _OUTSIDE = ("SLACK_", "KAPA_", "BRIDGE_", "REDIS_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+
+
+@pytest.fixture
+def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Give the means to tell a proof's figures at the end of the run."""
+    return pytestconfig.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures that tests told."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

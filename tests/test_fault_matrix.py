@@ -5,10 +5,11 @@ The calls are found by a dry run of each scenario through the gate, not listed h
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -32,23 +33,33 @@ class Figures:
     """What came of a scenario's cells."""
 
     cells: int = 0
+    longest: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     came: set[Kind] = field(default_factory=set)
 
-    def add(self, name: str, evidence: Evidence, broken: list[str]) -> None:
+    def add(self, name: str, evidence: Evidence, broken: list[str], seconds: float) -> None:
         self.cells += 1
+        self.longest = max(self.longest, seconds)
+        wanted, shown = sum(question.parts for question in evidence.questions), len(evidence.replies)
         self.counts += Counter(
+            accepted=len(evidence.questions),
+            once=len(evidence.questions) * (shown == wanted),
+            twice=shown > wanted,
+            lost=shown < wanted,
             deaths=len(evidence.deaths),
-            calls=len(evidence.passages),
             asks=len(evidence.asked),
-            upserts=evidence.upserts,
         )
         self.violations += [f"{name}: {sentence}" for sentence in broken]
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{number} {what}" for what, number in self.counts.items())
-        return f"{self.cells} cells, {counts}, {len(self.violations)} violations"
+        counts = self.counts
+        return (
+            f"{self.cells} cells, questions accepted {counts['accepted']}, answered once {counts['once']}, answered "
+            f"twice {counts['twice']}, lost {counts['lost']}, longest wait {self.longest:.1f} s, workers killed or "
+            f"frozen {counts['deaths']}, Kapa asked {counts['asks']}, faults that found no call "
+            f"{counts['never came']}, promises broken {len(self.violations)}"
+        )
 
 
 def kind(fault: Fault) -> Kind:
@@ -69,8 +80,7 @@ async def record(lane: Lane, scenario: Scenario, figures: Figures) -> tuple[list
     """
     runs: list[dict[Call, tuple[Action, ...]]] = []
     for _ in range(DRY_RUNS):
-        evidence = await lane.run(scenario)
-        figures.add("without a fault", evidence, verdict(evidence))
+        evidence = await run(lane, scenario, {}, "without a fault", figures)
         runs.append(dict(recorded(evidence.passages, scenario)))
     # The first worker is slow to come, and may time out.
     found = [{(call, action) for call, actions in run.items() for action in actions} for run in runs[1:]]
@@ -78,14 +88,18 @@ async def record(lane: Lane, scenario: Scenario, figures: Figures) -> tuple[list
     return sorted(set.union(*found)), certain
 
 
+async def run(lane: Lane, scenario: Scenario, plan: dict[Call, Action], name: str, figures: Figures) -> Evidence:
+    started = monotonic()
+    evidence = await lane.run(scenario, plan)
+    figures.add(name, evidence, verdict(evidence), monotonic() - started)
+    return evidence
+
+
 async def cell(lane: Lane, scenario: Scenario, fault: Fault, figures: Figures) -> None:
     name = f"{fault[1]} at {fault[0]}"
     for _ in range(TRIES):
-        evidence = await lane.run(scenario, dict([fault]))
-        broken = verdict(evidence)
-        has_come = any(one.call == fault[0] and one.action for one in evidence.passages)
-        figures.add(name, evidence, broken)
-        if has_come or broken:
+        evidence = await run(lane, scenario, dict([fault]), name, figures)
+        if any(one.call == fault[0] and one.action for one in evidence.passages):
             figures.came.add(kind(fault))
             return
     figures.counts["never came"] += 1
@@ -105,13 +119,16 @@ async def matrix(all_lanes: list[Lane], scenario: Scenario, faults: list[Fault])
 
 
 @pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.name)
-async def test_the_promises_hold_whatever_fails(redis_url: str, tmp_path: Path, scenario: Scenario) -> None:
+async def test_the_promises_hold_whatever_fails(
+    redis_url: str, tmp_path: Path, scenario: Scenario, tell: Callable[[str], None]
+) -> None:
     dry = Figures()
     async with lanes(redis_url, tmp_path) as all_lanes:
         faults, certain = await record(all_lanes[0], scenario, dry)
         assert not dry.violations, dry.violations
         figures = await matrix(all_lanes, scenario, faults)
-    print(f"{scenario.name}: {len(faults)} faults at {len({call for call, _ in faults})} calls; {figures}")  # noqa: T201 - the proof's figures
+    calls = len({call for call, _ in faults})
+    tell(f"fault matrix, {scenario.name}: {len(faults)} faults at {calls} calls, {figures}")
     assert not figures.violations, "\n".join(figures.violations)
     # How often a call comes depends on the order of events; that each met each of its faults does not.
     assert certain <= figures.came

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import count, pairwise
@@ -11,7 +11,6 @@ from time import time
 from typing import Any
 
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,14 +43,11 @@ def has_logged(bridge: Bridge, *events: str) -> bool:
 # The storm
 
 
-async def test_a_kill_storm_loses_nothing_and_doubles_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_kill_storm_loses_nothing_and_doubles_nothing(tmp_path: Path, tell: Callable[[str], None]) -> None:
     timetable = plan(SEED, SECONDS)
     async with World.around(tmp_path, kapa_requests_per_minute=timetable.kapa_per_minute) as world:
         verdict = await Storm(world, timetable).rage(SETTLE_SECONDS)
-    with capsys.disabled():
-        typer.echo(f"\nseed {SEED}: {verdict.line()}")
+    tell(f"kill storm, seed {SEED}: {verdict.line()}")
     assert verdict.broken == []
     # The storm was one: much was promised, much was killed, and there was an order to keep.
     assert verdict.accepted > 40
