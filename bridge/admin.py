@@ -2,7 +2,6 @@
 
 What the bridge looks after in Redis, so that it can be told here, is in `Watch`.
 
-
 GET /healthz    200 while the process serves
 GET /readyz     200 when every check passes, else 503; JSON, one entry a check
 GET /metrics    Prometheus
@@ -26,7 +25,7 @@ from bridge import __version__
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import TAG, Kind
 from bridge.metrics import Metrics
-from bridge.redis_client import refusal
+from bridge.redis_client import reason, refusal, shortcomings
 from bridge.work import end
 
 LOOK_SECONDS: Final = 10.0
@@ -102,11 +101,16 @@ async def _without_body(request: web.Request, handler: Handler) -> web.StreamRes
 class Watch:
     """Looks from time to time whether Redis takes writes and how much waits in it; logs when the former changes."""
 
-    def __init__(self, redis: Redis, metrics: Metrics, *, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self, redis: Redis, metrics: Metrics, *, known: Iterable[str] = (), sleep: Sleep = asyncio.sleep
+    ) -> None:
+        """`known` are the shortcomings that were told already."""
         self._redis = redis
         self._metrics = metrics
         self._sleep = sleep
         self._trouble = ""
+        self._shortcomings = set(known)
+        self._is_fit = True
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -116,6 +120,10 @@ class Watch:
             yield
         finally:
             await end(task)
+
+    async def is_fit(self) -> bool:
+        """Say whether Redis takes writes now, and was found fit to keep questions when it was last looked at."""
+        return await self.takes_writes() and self._is_fit
 
     async def takes_writes(self) -> bool:
         """Write once, and say whether Redis took it within PATIENCE_SECONDS."""
@@ -133,8 +141,22 @@ class Watch:
     async def _look_on(self) -> None:
         while True:
             if await self.takes_writes():
+                await self.examine()
                 await self._measure()
             await self._sleep(LOOK_SECONDS)
+
+    async def examine(self) -> None:
+        """Tell what became of Redis' configuration, which may change under a running bridge, or by a failover."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                fatal, risky = await shortcomings(self._redis)
+        except (RedisError, TimeoutError, OSError) as error:
+            log.debug("redis_not_examined", reason=reason(error))
+            return
+        for problem in fatal + risky:
+            if problem not in self._shortcomings:
+                (log.error if problem in fatal else log.warning)("redis_at_risk", problem=problem)
+        self._shortcomings, self._is_fit = {*fatal, *risky}, not fatal
 
     async def _measure(self) -> None:
         """Note how much waits, and drop the dead letters that are too old.

@@ -96,13 +96,13 @@ async def run(
     async with AsyncExitStack() as stack:
         redis_url = await stack.enter_async_context(_redis_url(settings))
         redis = await stack.enter_async_context(_connected(redis_url))
-        await _check_redis(redis)
+        known = await _check_redis(redis)
         session = await stack.enter_async_context(_slack_session())
         client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
         bridge = Bridge(settings, role, redis_url, redis, Metrics())
-        watch = admin.Watch(redis, bridge.metrics)
+        watch = admin.Watch(redis, bridge.metrics, known=known)
         checks: dict[str, admin.Check] = {
-            "redis": watch.takes_writes,
+            "redis": watch.is_fit,
             "slack": SlackCheck(client).passes,
             "started": lambda: _is(bridge.is_started),
             "not_draining": lambda: _is(not bridge.is_draining),
@@ -163,7 +163,8 @@ async def _connected(url: str) -> AsyncIterator[Redis]:
         await redis.aclose()
 
 
-async def _check_redis(redis: Redis) -> None:
+async def _check_redis(redis: Redis) -> list[str]:
+    """Refuse a Redis that will not do, and tell and give what is risky about one that will."""
     try:
         fatal, risky = await redis_client.shortcomings(redis)
     except RedisError as error:
@@ -172,6 +173,7 @@ async def _check_redis(redis: Redis) -> None:
         raise StartError("\n".join(fatal))
     for sentence in risky:
         log.warning("redis_at_risk", problem=sentence)
+    return risky
 
 
 def brief(error: Exception) -> str:

@@ -116,6 +116,7 @@ async def _redis(settings: Settings) -> list[Finding]:
     try:
         async with app.open_redis(settings, attach=True) as redis:
             fatal, risky = await redis_client.shortcomings(redis)
+            durability = await redis_client.durability(redis)
             refused = await redis_client.refusal(redis)
     except RedisError as error:
         reason = app.brief(error).rstrip(".")
@@ -125,5 +126,5 @@ async def _redis(settings: Settings) -> list[Finding]:
     if refused and not fatal:
         fatal.append(f"REDIS_URL: Redis refuses writes ({refused}); see docs/operations.md, When Redis refuses writes")
     if not fatal and not risky:
-        return [Finding("Redis", "new enough, and keeps every write")]
+        return [Finding("Redis", f"new enough, and {durability}")]
     return [Finding("Redis", problem=problem) for problem in (*fatal, *risky)]

@@ -12,6 +12,8 @@ from urllib.parse import unquote
 
 import stamina
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 # A Slack token, a URL's user and password (which may be empty and which may hold an @), a Socket Mode ticket.
@@ -80,6 +82,10 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
     The loggers' own levels do not serve: Bolt sets those of its loggers to the root's.
     """
+    if record.exc_info and isinstance(record.exc_info[1], (HttpProcessingError, RequestPayloadError)):
+        # Anybody may send what is no HTTP: a line is enough, and it is no fault of the bridge.
+        record.exc_info, record.exc_text = None, None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
     return record.levelno >= _LIBRARIES.get(record.name.partition(".")[0], logging.NOTSET)
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 
 from bridge.inbox import TAG
 
@@ -73,8 +73,31 @@ async def shortcomings(redis: Redis) -> tuple[list[str], list[str]]:
     # While Redis reads its file, INFO says that it writes none.
     appends = await _configured(redis, "appendonly") or {"1": "yes"}.get(str(info.get("aof_enabled")), "no")
     if appends != "yes":
-        risky.append("Redis does not persist every write (appendonly no); a crash of Redis loses questions")
+        risky.append(
+            "Redis does not persist every write (appendonly no), so a crash of Redis loses questions; set it to yes"
+        )
+    elif await _configured(redis, "appendfsync") == "no":
+        risky.append(
+            "Redis lets half a minute pass before writes are on disk (appendfsync no), which a power failure loses; "
+            "set it to always, or to everysec"
+        )
     return fatal, risky
+
+
+async def durability(redis: Redis) -> str:
+    """Say what a Redis without shortcomings keeps when the power fails; raises redis.RedisError."""
+    if await _configured(redis, "appendfsync") == "everysec":
+        return "keeps every write; a power failure may cost the last second or two (appendfsync everysec)"
+    return "keeps every write"
+
+
+def reason(error: Exception) -> str:
+    """Give Redis' own word of refusal, such as OOM or NOAUTH, where it gave one, else the error's kind."""
+    if isinstance(error, AuthenticationError):
+        return "NOAUTH"
+    if isinstance(error, ResponseError):
+        return error.status_code or str(error).partition(" ")[0] or type(error).__name__
+    return type(error).__name__
 
 
 async def _eviction(redis: Redis, info: Mapping[str, object]) -> tuple[str, bool]:
@@ -90,8 +113,8 @@ async def _eviction(redis: Redis, info: Mapping[str, object]) -> tuple[str, bool
         return "Redis does not say whether it evicts; see that its maxmemory-policy is noeviction", False
     if not policy.startswith("allkeys-"):
         # Unfinished work has no lifetime, so such a policy leaves it alone.
-        what = f"Redis forgets threads and accepted events when it is full (maxmemory-policy {policy})"
-        return f"{what}; set it to noeviction", False
+        what = f"Redis forgets what it has answered when it is full (maxmemory-policy {policy})"
+        return f"{what}, so that replies are not known and an event counts twice; set it to noeviction", False
     if limit.isdigit() and int(limit):
         what = f"REDIS_URL: this Redis evicts questions in silence when it is full (maxmemory-policy {policy})"
         return f"{what}; set its maxmemory-policy to noeviction", True
@@ -114,6 +137,6 @@ async def refusal(redis: Redis) -> str:
     """
     try:
         await redis.set(PROBE, "", ex=PROBE_SECONDS)
-    except ResponseError as error:
-        return error.status_code or str(error).partition(" ")[0]
+    except (ResponseError, AuthenticationError) as error:
+        return reason(error)
     return ""

@@ -59,7 +59,7 @@ def seconds(span: str) -> int:
 
 def summarise(entries: Sequence[QuestionEntry | VoteEntry]) -> Report:
     """Sum the entries, oldest first, up."""
-    questions = [entry for entry in entries if isinstance(entry, QuestionEntry)]
+    questions = last_endings(entries)
     answered = [entry for entry in questions if entry.result == "answered"]
     votes = last_words(entries)
     return Report(
@@ -72,6 +72,12 @@ def summarise(entries: Sequence[QuestionEntry | VoteEntry]) -> Report:
         reasons=dict(Counter(reason for vote in votes for reason in vote.reasons)),
         worst=_worst(questions, votes),
     )
+
+
+def last_endings(entries: Sequence[QuestionEntry | VoteEntry]) -> list[QuestionEntry]:
+    """Give how each question ended last: one that was a dead letter may have been answered since."""
+    questions = [entry for entry in entries if isinstance(entry, QuestionEntry)]
+    return list({question.link: question for question in questions}.values())
 
 
 def last_words(entries: Sequence[QuestionEntry | VoteEntry]) -> list[VoteEntry]:
@@ -138,7 +144,7 @@ def chart(entries: Sequence[QuestionEntry | VoteEntry]) -> bytes:
 
     days = sorted({_day(entry.at) for entry in entries})
     votes = last_words(entries)
-    asked = Counter(_day(entry.at) for entry in entries if isinstance(entry, QuestionEntry))
+    asked = Counter(_day(question.at) for question in last_endings(entries))
     bars = pygal.Bar(title="Questions and votes a day (UTC)", js=[], legend_at_bottom=True, x_label_rotation=45)
     bars.x_labels = days
     bars.add("questions", [asked[day] for day in days])

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from bridge import redis_client
 from bridge.inbox import Inbox, LeaseLostError, Ticket
 from bridge.policy import patient_wait
 from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome, end, retries
@@ -51,6 +52,7 @@ class Worker:
         self._concurrency = concurrency
         self._running: dict[asyncio.Task[None], Lease] = {}
         self._lost: set[asyncio.Task[None]] = set()
+        self._trouble = ""
         self._has_room = asyncio.Event()
         self._has_room.set()
 
@@ -88,11 +90,21 @@ class Worker:
                     next_look = self._clock() + self._inbox.lease_seconds / 3
                     await self._take_over()
                 await self._take()
+                self._tell_of("")
             except RedisError as error:
                 # A Redis that lost its data has lost the consumer group too.
                 is_open = not isinstance(error, ResponseError)
-                log.warning("inbox_unreachable", kind=self._inbox.kind, error=type(error).__name__)
+                self._tell_of(redis_client.reason(error))
                 await self._sleep(REDIS_AWAY_SECONDS)
+
+    def _tell_of(self, trouble: str) -> None:
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble:
+            log.warning("inbox_unreachable", kind=self._inbox.kind, reason=trouble)
+        else:
+            log.info("inbox_reached_again", kind=self._inbox.kind)
 
     async def _take(self) -> None:
         asked_at = self._clock()
@@ -131,7 +143,7 @@ class Worker:
             result = "lost"
         except RedisError as error:
             # The ticket stays this worker's until its lease is over, and is then taken over by whoever is there.
-            log.warning("redis_away", kind=kind, item=ticket.item.id, error=type(error).__name__)
+            log.warning("redis_away", kind=kind, item=ticket.item.id, reason=redis_client.reason(error))
             result = "away"
         self._on_settled(kind, result)
 
@@ -197,7 +209,8 @@ class Worker:
                     next_renewal = self._clock() + self._inbox.lease_seconds / 3
                     await self._renew()
             except RedisError as error:
-                log.warning("upkeep_failed", kind=self._inbox.kind, error=type(error).__name__)
+                # Who takes tickets meets the same trouble, and tells of it.
+                log.debug("upkeep_failed", kind=self._inbox.kind, reason=redis_client.reason(error))
 
     async def _renew(self) -> None:
         asked_at = self._clock()

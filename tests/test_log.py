@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import stamina
 import structlog
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.web import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -291,3 +293,15 @@ def test_a_retry_logs_no_arguments(stream: io.StringIO) -> None:
     with pytest.raises(ValueError, match=r"^$"):
         fail("marmalade")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("error", [BadHttpMessage("no HTTP"), RequestPayloadError("no gzip")])
+def test_what_is_no_http_is_a_line_and_no_fault(stream: io.StringIO, error: Exception) -> None:
+    log.configure("json", "info", stream=stream)
+    try:
+        raise error
+    except type(error):
+        logging.getLogger("aiohttp.server").exception("Error handling request")
+    [line] = lines(stream)
+    assert (line["event"], line["level"]) == ("library_log", "warning")
+    assert "Traceback" not in stream.getvalue()

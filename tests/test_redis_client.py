@@ -137,7 +137,7 @@ async def test_what_puts_messages_at_risk_is_told(redis: Redis, policy: str) -> 
     fatal, risky = await redis_client.shortcomings(redis)
     assert fatal == []
     assert [sentence.split(" (")[0] for sentence in risky] == [
-        "Redis forgets threads and accepted events when it is full",
+        "Redis forgets what it has answered when it is full",
         "Redis does not persist every write",
     ]
     assert policy in risky[0]

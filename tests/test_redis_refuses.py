@@ -300,6 +300,36 @@ async def test_nobody_needs_to_ask_whether_redis_takes_writes(redis: Redis) -> N
     assert [event for _, event, _ in troubles(logs)] == ["redis_refuses_writes", "redis_takes_writes_again"] * 2
 
 
+async def test_a_redis_that_is_told_to_evict_while_it_runs_is_not_ready(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge() as bridge:
+        watch = Watch(redis, Metrics())
+        assert await watch.is_fit()
+        await redis.config_set("maxmemory", 100 * 1024 * 1024)
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        with capture_logs() as logs:
+            for _ in range(2):
+                await watch.examine()
+            assert not await watch.is_fit()
+            await redis.config_set("maxmemory-policy", "noeviction")
+            await watch.examine()
+            assert await watch.is_fit()
+        assert bridge.is_started
+    [problem] = [line for line in logs if line["event"] == "redis_at_risk"]
+    assert problem["log_level"] == "error"
+    assert "noeviction" in problem["problem"]
+
+
+async def test_what_was_told_at_the_start_is_not_told_again(redis: Redis) -> None:
+    await redis.config_set("maxmemory-policy", "volatile-lru")
+    _, risky = await redis_client.shortcomings(redis)
+    assert risky
+    with capture_logs() as logs:
+        await Watch(redis, Metrics(), known=risky).examine()
+        assert logs == []
+        await Watch(redis, Metrics()).examine()
+        assert [line["problem"] for line in logs] == risky
+
+
 async def test_one_refusal_after_another_is_told(redis: Redis, tmp_path: Path) -> None:
     watch = Watch(redis, Metrics())
     with capture_logs() as logs:

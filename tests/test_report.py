@@ -19,9 +19,9 @@ LINK = "https://acme.slack.com/archives/C1/p1"
 
 
 def question(
-    *, seconds: float = 1, result: str = "answered", message: str = "m1", uncertain: bool = False
+    *, seconds: float = 1, result: str = "answered", message: str = "m1", uncertain: bool = False, link: str = LINK
 ) -> QuestionEntry:
-    return QuestionEntry(result, seconds, uncertain, LINK, (message,), at=1_700_000_000)
+    return QuestionEntry(result, seconds, uncertain, link, (message,), at=1_700_000_000)
 
 
 def vote(person: str, reaction: str, *reasons: str, message: str = "m1") -> VoteEntry:
@@ -57,7 +57,7 @@ def test_nothing_gives_a_report_of_nothing() -> None:
 def test_last_word_of_each_person_counts() -> None:
     entries: list[QuestionEntry | VoteEntry] = [
         question(seconds=2),
-        question(seconds=8, result="failed", message="m2"),
+        question(seconds=8, result="failed", message="m2", link=f"{LINK}2"),
         vote("ada", "upvote"),
         vote("ada", "downvote", "incorrect"),
         vote("grace", "downvote"),
@@ -70,6 +70,12 @@ def test_last_word_of_each_person_counts() -> None:
     [worst] = found.worst
     assert (worst.link, worst.downvotes, worst.upvotes) == (LINK, 2, 0)
     assert f"-2 +0  {LINK}  incorrect: 1" in report.table(found, "7d")
+
+
+def test_a_question_that_was_tried_again_counts_once_as_it_ended_last() -> None:
+    entries = [question(result="failed"), question(link=f"{LINK}2"), question(seconds=90)]
+    found = report.summarise(entries)
+    assert (found.questions, found.results) == (2, {"answered": 2})
 
 
 def test_vote_on_an_answer_older_than_the_report_names_its_message() -> None:

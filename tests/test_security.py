@@ -33,7 +33,7 @@ from bridge.playground.knowledge import Knowledge
 from bridge.playground.run import bridge_process
 from bridge.playground.slack import SimulatedSlack
 from bridge.settings import SECRETS, Role, SettingsError, load
-from tests.rig import ADA, BOTH_WAYS, GENERAL, PAGES, Rig, waiting
+from tests.rig import ADA, BOTH_WAYS, GENERAL, PAGES, Rig, markdown, waiting
 
 EVENT = {"type": "message", "channel": GENERAL, "channel_type": "channel", "user": ADA, "text": "How?"}
 EVENT |= {"ts": "1700000000.000100", "event_ts": "1700000000.000100"}
@@ -111,7 +111,33 @@ async def test_compression_does_not_hide_size(rig: Rig, redis: Redis) -> None:
         assert len(await waiting(redis)) == 1
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+async def test_a_body_that_cannot_be_unpacked_is_refused(rig: Rig, encoding: str) -> None:
+    async with rig.bridge(Role.INGRESS, http=True) as bridge:
+        url = f"http://127.0.0.1:{bridge.ports['events']}/slack/events"
+        assert await posted(url, b"no such thing", {"Content-Encoding": encoding}) == 400
+
+
 # Who is called
+
+
+@BOTH_WAYS
+async def test_no_proxy_of_the_environment_hears_a_token(rig: Rig, monkeypatch: pytest.MonkeyPatch, http: bool) -> None:
+    heard: list[str] = []
+
+    async def trap(request: web.Request) -> web.Response:
+        heard.append(str(request.url))
+        return web.Response(status=502)
+
+    server = web.Application()
+    server.router.add_route("*", "/{path:.*}", trap)
+    async with serving(server, "127.0.0.1", 0) as port:
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        async with rig.bridge(http=http):
+            _, answer = await rig.ask(ADA, GENERAL, "How are threads stored?")
+    assert "stored in Redis" in markdown(answer)
+    assert heard == []
 
 
 @BOTH_WAYS

@@ -18,7 +18,7 @@ from slack_bolt.authorization.async_authorize import AsyncAuthorize
 from slack_bolt.response import BoltResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bridge import policy
+from bridge import policy, redis_client
 from bridge.inbox import Inbox, Item, Put
 from bridge.models import Emoji, Message, Vote
 from bridge.policy import Ask, Rules
@@ -151,7 +151,7 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
             # Bolt itself stumbles over some of these before the middleware above sees them.
             intake.on_event("malformed")
             return malformed()
-        log.error("event_not_taken_in", error=type(error).__name__)
+        log.error("event_not_taken_in", reason=redis_client.reason(error))
         intake.on_event("failed")
         return BoltResponse(status=503)
 

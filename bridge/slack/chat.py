@@ -38,7 +38,10 @@ log = structlog.get_logger()
 
 def web_client(token: str, api_url: str, session: aiohttp.ClientSession) -> AsyncWebClient:
     """Make the SDK's client: over a session of ours, and without its own retries, which post twice."""
-    return AsyncWebClient(token=token, base_url=api_url, session=session, retry_handlers=[])
+    client = AsyncWebClient(token=token, base_url=api_url, session=session, retry_handlers=[])
+    # The SDK takes a proxy out of the environment, whatever NO_PROXY says, and would send it the token.
+    client.proxy = None
+    return client
 
 
 async def identify(client: AsyncWebClient) -> Identity:

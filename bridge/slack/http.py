@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 from slack_bolt.adapter.aiohttp import to_aiohttp_response
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.request.async_request import AsyncBoltRequest
@@ -28,7 +29,11 @@ def routes(app: AsyncApp, signing_secret: str) -> web.Application:
     verifier = SignatureVerifier(signing_secret)
 
     async def events(request: web.Request) -> web.Response:
-        raw = await request.read()
+        try:
+            raw = await request.read()
+        except (web.RequestPayloadError, BadHttpMessage):
+            log.warning("request_malformed", remote=request.remote)
+            return web.Response(status=400, text="the body cannot be read")
         if not is_signed(verifier, raw, request):
             log.warning("signature_refused", remote=request.remote)
             return web.Response(status=401, text="the signature does not match, or is older than five minutes")

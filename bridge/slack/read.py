@@ -14,6 +14,8 @@ from bridge.models import Emoji, Message
 
 # A message with any other subtype is no one's question: https://docs.slack.dev/reference/events/message.
 SUBTYPES_OF_MESSAGES: Final = frozenset({"file_share", "thread_broadcast"})
+# Slack cuts a message off there (https://docs.slack.dev/reference/methods/chat.postMessage, Truncating content).
+MOST_CHARACTERS: Final = 40_000
 SLACKBOT: Final = "USLACKBOT"
 # Two names for one emoji (https://docs.slack.dev/reference/events/reaction_added): the first stands for both.
 ALIASES: Final = {"thumbsup": "+1", "thumbsdown": "-1"}
@@ -124,7 +126,7 @@ def _message(inner: Any, team: str, identity: Identity) -> Message | Ignored:
     found = _MessageEvent.model_validate(inner)
     if found.bot_id or found.user in {None, identity.user, SLACKBOT}:
         return Ignored("bot")
-    raw = found.text or ""
+    raw = (found.text or "")[:MOST_CHARACTERS]
     return Message(
         team=team,
         channel=found.channel,

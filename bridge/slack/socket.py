@@ -103,6 +103,8 @@ class Socket:
                 ping_interval=PING_SECONDS,
             )
             self._handler.client.wss_uri = url
+            # As for the Web API: the SDK would take a proxy out of the environment.
+            self._handler.client.proxy = None
             await asyncio.wait_for(self._handler.connect_async(), CONNECT_SECONDS)  # type: ignore[no-untyped-call] # Bolt's
         except (ChatError, TimeoutError) as error:
             pause = min(2.0**failures, LONGEST_PAUSE_SECONDS)
