@@ -203,12 +203,12 @@ class Answering:
         """Show the final reply, and end the question if that worked."""
         try:
             await turn.display.finish(ending.reply)
-        except ChatBusyError as error:
-            wait = policy.after_pause(error.retry_after or 1, self.jitter.random())
-            return Again(error.reason, wait, is_failure=False)
         except ChatRefusedError as error:
             return self._settled(turn, replace(ending, result="failed", dead_reason=f"slack: {error.reason}"))
         except ChatError as error:
+            if isinstance(error, ChatBusyError) and error.retry_after is not None:
+                pause = policy.after_pause(error.retry_after, self.jitter.random())
+                return Again(error.reason, pause, is_failure=False)
             patience = policy.patient_wait(turn.lease.ticket.failures + 1, None, self.jitter.random())
             if patience is not None:
                 return Again(error.reason, patience)

@@ -27,7 +27,7 @@ from bridge.chat import ChatError, ChatRefusedError
 from bridge.circuit_breaker import CircuitBreaker
 from bridge.embedded_redis import EmbeddedRedis
 from bridge.feedback import Voting
-from bridge.inbox import Inbox, Kind
+from bridge.inbox import TICKETS_OF_A_CHANNEL, Inbox, Kind
 from bridge.kapa.client import KapaClient
 from bridge.metrics import Metrics
 from bridge.pauses import Pauses
@@ -258,7 +258,13 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
     ]
     workers = [
         Worker(
-            Inbox(redis, kind, worker=name, lease_seconds=settings.bridge_lease_seconds),
+            Inbox(
+                redis,
+                kind,
+                worker=name,
+                lease_seconds=settings.bridge_lease_seconds,
+                tickets_of_a_channel=tickets_of_a_channel(concurrency),
+            ),
             journey,
             concurrency=concurrency,
             drain_seconds=settings.bridge_drain_seconds,
@@ -267,6 +273,11 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
         for kind, journey, concurrency in journeys
     ]
     await stack.enter_async_context(_working(workers))
+
+
+def tickets_of_a_channel(concurrency: int) -> int:
+    """Say how many of a channel's conversations are handed out at once: at most half of a worker's slots."""
+    return max(1, min(TICKETS_OF_A_CHANNEL, concurrency // 2))
 
 
 @asynccontextmanager
@@ -310,8 +321,10 @@ async def _start_ingress(
     # Connections of its own: an acknowledgement must not wait behind answers for one.
     redis = await stack.enter_async_context(_connected(bridge.redis_url))
     intake = slack_app.Intake(
-        questions=Inbox(redis, Kind.QUESTION),
-        votes=Inbox(redis, Kind.VOTE),
+        questions=Inbox(
+            redis, Kind.QUESTION, tickets_of_a_channel=tickets_of_a_channel(settings.bridge_worker_concurrency)
+        ),
+        votes=Inbox(redis, Kind.VOTE, tickets_of_a_channel=tickets_of_a_channel(VOTES_AT_ONCE)),
         store=Store(redis, ttl_seconds=settings.thread_ttl_seconds),
         identity=identity,
         rules=Rules(settings.bridge_answer == "mention", frozenset(settings.bridge_channels)),

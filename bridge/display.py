@@ -96,11 +96,15 @@ class Display:
     async def _take_away_from(self, number: int) -> None:
         await self._lease.confirm()
         while len(self.messages) > number:
-            try:
-                await self._chat.delete(self._question.place, self.messages[-1])
-            except ChatRefusedError as refused:
-                log.warning("message_not_deleted", message=self.messages[-1], reason=refused.reason)
+            await self._delete(self.messages[-1])
             del self.messages[-1], self._shown[-1]
+
+    async def _delete(self, message: str) -> None:
+        try:
+            await self._chat.delete(self._question.place, message)
+        except ChatRefusedError as refused:
+            # What cannot be deleted is no reason to keep an answer back.
+            log.warning("message_not_deleted", message=message, reason=refused.reason)
 
     async def _post(self, number: int, part: Part) -> None:
         await self._lease.confirm()
@@ -134,7 +138,7 @@ class Display:
             kept.append(found[len(kept)][0])
         for copy in (copy for copies in found.values() for copy in copies if copy not in kept):
             await self._lease.confirm()
-            await self._chat.delete(self._question.place, copy)
+            await self._delete(copy)
         # Not before the copies are gone: with a message to edit nobody would look for them again.
         self._shown += [None] * (len(kept) - len(self.messages))
         self.messages = kept
@@ -166,11 +170,13 @@ class Painter:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Somebody who is cancelled has no time: a retry will look for a draft that was cut off.
-        if kind is not asyncio.CancelledError:
-            await self._showing.acquire()
-        if self._task is not None:
-            await end(self._task)
+        try:
+            if kind is not asyncio.CancelledError:
+                await self._showing.acquire()
+        finally:
+            if self._task is not None:
+                # A draft under way may land and be remembered, however often its journey is cancelled meanwhile.
+                await landed(end(self._task), 2 * LANDING_SECONDS)
 
     def add(self, delta: str) -> None:
         """Take in more text."""

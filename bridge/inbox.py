@@ -22,6 +22,7 @@ again do not live here. Keys (one hash tag, so that Redis Cluster keeps them tog
 
 import json
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self, cast
@@ -240,7 +241,8 @@ class Inbox:
         """Give up what no worker can read, such as a later version's: it would end every worker that took it."""
         log.error("entry_unreadable", kind=self.kind, line=fields.get("line"), ticket=ticket)
         item = Item(id="", line=fields.get("line", ""), order="", payload="")
-        await self.finish(Ticket(ticket, item), dead_reason="this version cannot read it")
+        with suppress(LeaseLostError):  # another worker has buried it meanwhile
+            await self.finish(Ticket(ticket, item), dead_reason="this version cannot read it")
 
     async def _ticket(self, ticket: str, item: Item, fields: Mapping[str, str], *, died: bool) -> Ticket:
         is_resumed = died or fields.get("again") == "1"

@@ -186,7 +186,8 @@ NOTE_DEATH = (
     _FUNCTIONS
     + """
 if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
-redis.call('HDEL', KEYS[2], 'begun')
+-- Asked again because the reply was lost, it is the same death.
+if redis.call('HDEL', KEYS[2], 'begun') == 0 then return 0 end
 redis.call('HINCRBY', KEYS[2], 'deaths', 1)
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 return 1

@@ -226,6 +226,10 @@ class Worker:
                 task.cancel()
 
     async def _take_over(self) -> None:
+        # A ticket that another took meanwhile, and lost as well, must not come back to work that knows nothing of it.
+        await self._renew()
+        if self._lost:
+            await asyncio.wait(set(self._lost))
         asked_at = self._clock()
         # A worker that was frozen, or had no Redis to renew its leases at, finds its own running tickets overdue.
         running = {lease.ticket.id for lease in self._running.values()}

@@ -4,15 +4,19 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from redis.asyncio import Redis
 
 from bridge import app
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import TAG
+from bridge.playground.slack import BOT
+from bridge.playground.slack_api import WebApi
 from bridge.settings import Role
 from tests.rig import ADA, GENERAL, GRACE, Rig, hurry, is_draft, markdown, settled
 from tests.waiting import eventually
@@ -309,3 +313,65 @@ async def test_a_draft_that_cannot_be_edited_any_more_leaves_nothing_behind(
         rig.kapa.release()
         await settled(rig, redis)
         assert list(map(markdown, rig.replies(GENERAL, ts))) == [ANSWER]
+
+
+@dataclass
+class SlowPost:
+    """Slack's first post of a test: it has come (`at_slack`), and is carried out once it may (`go_on`)."""
+
+    at_slack: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@pytest.fixture
+def slow_post(monkeypatch: pytest.MonkeyPatch) -> SlowPost:
+    """Let the first post be slow; to be asked for before `rig`, whose Slack is served from the start."""
+    handle, post = WebApi.handle, SlowPost()
+
+    async def slowly(api: WebApi, request: web.Request) -> web.StreamResponse:
+        if request.match_info["method"] == "chat.postMessage" and not post.at_slack.is_set():
+            await request.read()
+            post.at_slack.set()
+            await post.go_on.wait()
+        return await handle(api, request)
+
+    monkeypatch.setattr(WebApi, "handle", slowly)
+    monkeypatch.setattr(app, "SLACK_TIMEOUT", aiohttp.ClientTimeout(total=10))
+    return post
+
+
+async def test_a_draft_under_way_at_a_stop_lands_and_is_remembered(slow_post: SlowPost, rig: Rig, redis: Redis) -> None:
+    """The answer is there, its journey waits for the draft, and the worker is told to stop: no second message."""
+    settings: dict[str, Any] = {"bridge_drain_seconds": 0, "bridge_lease_seconds": 3600}
+    async with rig.bridge(Role.INGRESS), asyncio.timeout(40):
+        async with rig.bridge(Role.WORKER, **settings):
+            rig.kapa.answer_with(ANSWER)
+            rig.kapa.hold(after_pieces=2)
+            ts = await rig.slack.say(ADA, GENERAL, "Count")
+            await slow_post.at_slack.wait()
+            rig.kapa.release()
+            await answer_remembered(redis)
+            # So long after the worker was told to stop, Slack carries the post out.
+            asyncio.get_running_loop().call_later(1, slow_post.go_on.set)
+        async with rig.bridge(Role.WORKER, **settings):
+            await rig.answer(GENERAL, ts)
+            await settled(rig, redis)
+        assert list(map(markdown, rig.replies(GENERAL, ts))) == [ANSWER]
+
+
+async def test_a_second_copy_that_slack_does_not_let_go_keeps_no_answer_back(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge(bridge_streaming="off"):
+        rig.kapa.answer_with(ANSWER)
+        rig.slack.fault("chat.postMessage", "drop_after")
+        rig.slack.fault("conversations.replies", "500")
+        rig.slack.fault("chat.delete", "cant_delete_message", 10)
+        ts = await rig.slack.say(ADA, GENERAL, "Count")
+        await rig.slack.wait_for(lambda: rig.replies(GENERAL, ts))
+        workspace = rig.slack.workspace
+        [first] = rig.replies(GENERAL, ts)
+        copy = {name: first[name] for name in ("text", "blocks", "metadata")}
+        workspace.post(BOT.id, workspace.channel(GENERAL), copy, ts)
+        await settled(rig, redis)
+        assert rig.called("chat.delete")
+        assert markdown(rig.replies(GENERAL, ts)[0]) == ANSWER
+    assert await DeadLetters(redis).read() == []

@@ -370,6 +370,16 @@ async def test_a_death_says_nothing_against_what_only_waited(inbox: Inbox, redis
     assert ticket.deaths == 1
 
 
+async def test_a_death_that_is_told_twice_counts_once(inbox: Inbox, redis: Redis) -> None:
+    await put(inbox, item(1))
+    await inbox.begin(await take_one(inbox))
+    heir = at(redis, "b", lease_seconds=0)
+    [ticket] = await heir.take_over(1)
+    keys = [READY, f"{TAG}:question:notes:q1"]
+    assert await heir._note_death(keys=keys, args=[GROUP, ticket.id, "b", 100]) == 0  # as redis-py repeats it
+    assert await redis.hget(keys[1], "deaths") == "1"
+
+
 async def test_who_lost_its_lease_cannot_begin(inbox: Inbox, redis: Redis) -> None:
     await put(inbox, item(1))
     ticket = await take_one(inbox)

@@ -230,6 +230,18 @@ async def test_what_is_done_is_finished_with_its_writes(redis: Redis) -> None:
     assert set(await redis.keys("*question*")) == {READY}
 
 
+async def test_a_ticket_does_not_come_back_to_work_that_knows_nothing_of_another_s(redis: Redis) -> None:
+    """Frozen past its lease, taken over by another that dies in turn: the old work ends, and new work begins."""
+    journey = Journey(endless)
+    await put(redis, item(1))
+    async with working(at(redis, lease_seconds=0.05), journey, sleep=forever):
+        await eventually(partial(_has, journey.started, 1))
+        await at(redis, "b").begin((await at(redis, "b", lease_seconds=0).take_over(1))[0])
+        await eventually(partial(_has, journey.started, 2))
+    assert journey.cancelled[0] == "q1"
+    assert [ticket.deaths for ticket in journey.started[:2]] == [0, 1]
+
+
 class ReplyLost(Inbox):
     """An inbox whose Redis does the first settling of each ticket, and whose connection breaks before the reply."""
 

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import web
 
 import bridge
+from bridge.app import VOTES_AT_ONCE, tickets_of_a_channel
 from bridge.inbox import TICKETS_OF_A_CHANNEL
 from bridge.inbox_scripts import bound
 from bridge.playground.serving import Changes, drop, hang, served
@@ -155,7 +156,8 @@ def script_names() -> dict[bytes, str]:
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
             if isinstance(value, str) and "redis.call(" in value:
-                for script in (value, bound(value, TICKETS_OF_A_CHANNEL)):
+                bounds = {TICKETS_OF_A_CHANNEL, tickets_of_a_channel(VOTES_AT_ONCE)}
+                for script in (value, *(bound(value, tickets) for tickets in bounds)):
                     hashed = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
                     found[hashed.encode()] = name.strip("_")
     return found
