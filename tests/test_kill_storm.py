@@ -166,16 +166,6 @@ async def test_a_worker_that_was_frozen_before_it_posts_a_draft_posts_nothing(wo
     assert len(world.kapa.asked) == 2
 
 
-async def test_without_a_lease_check_a_woken_worker_would_post(world: World) -> None:
-    await asked_of_kapa(world, breakage="no lease check")
-    bridge = await frozen_before_its_draft(world)
-    await eventually(lambda: bool(world.answered))
-    await eventually(world.idle)
-    world.fleet.signal(bridge, signal.SIGCONT)
-    await world.slack.wait_for(lambda: len(world.rig.called("chat.postMessage")) == 2, 20)
-    assert judge(await world.evidence()).twice == 1
-
-
 async def test_a_worker_that_was_frozen_before_it_posts_an_answer_posts_nothing(world: World) -> None:
     await asked_of_kapa(world, bridge_streaming="off")
     bridge = await frozen(world)
