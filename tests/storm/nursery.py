@@ -20,8 +20,6 @@ import structlog
 
 from bridge import app, cli, policy, worker
 from bridge.slack.app import Intake
-from bridge.work import Lease
-from bridge.worker import Worker
 
 POLL_SECONDS: Final = 0.01
 # What waits for real people and real services is short in a storm; Slack's limits have tests of their own.
@@ -54,19 +52,8 @@ def acknowledge_before_the_write() -> None:
     setattr(Intake, "take_in", careless)  # noqa: B010 - a method is not assigned to but where one breaks it on purpose
 
 
-def forget_the_lease() -> None:
-    """Break the worker: it never asks whether it still holds what it is at work on."""
-
-    async def careless(*_: object) -> None:
-        """Look at nothing."""
-
-    for owner, name in ((Lease, "confirm"), (Worker, "_renew")):
-        setattr(owner, name, careless)
-
-
 BREAKAGES: Final = {
     "acknowledgement before the write": acknowledge_before_the_write,
-    "no lease check": forget_the_lease,
 }
 
 
