@@ -139,10 +139,10 @@ async def woken(world: World, bridge: Bridge) -> None:
     assert (verdict.accepted, verdict.answered_once) == (1, 1)
 
 
-async def asked_of_kapa(world: World, breakage: str = "", **settings: Any) -> None:
+async def asked_of_kapa(world: World, **settings: Any) -> None:
     """Let somebody ask, and Kapa stand still before its first word."""
     world.start("ingress-0")
-    world.start("worker-0", breakage=breakage, **settings)
+    world.start("worker-0", **settings)
     await world.ready("ingress-0", "worker-0")
     world.kapa.hold()
     await world.slack.say(ADA, GENERAL, "Thread 0 question 0")
