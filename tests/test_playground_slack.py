@@ -220,7 +220,7 @@ async def test_replies_come_in_pages(slack: SimulatedSlack, client: AsyncWebClie
 async def test_channels_and_people_are_listed(slack: SimulatedSlack, client: AsyncWebClient) -> None:
     channels = (await client.conversations_list(types="public_channel,private_channel"))["channels"]
     assert {channel["name"]: channel["is_member"] for channel in channels} == {
-        "general": True, "help": True, "secret-plans": True, "elsewhere": False,
+        "general": True, "help": True, "secret-plans": True, "elsewhere": False, "with-acme": True,
     }  # fmt: skip
     slack.leave(GENERAL)
     slack.join(ELSEWHERE)
@@ -371,6 +371,7 @@ async def test_every_ts_is_later_than_the_one_before(times: list[float]) -> None
 ARGUMENTS = [
     "channel", "channel_id", "ts", "thread_ts", "timestamp", "user", "name", "text", "markdown_text", "blocks",
     "metadata", "status", "loading_messages", "cursor", "limit", "oldest", "latest", "types", "inclusive",
+    "recipient_team_id", "recipient_user_id", "trigger_id", "view",
 ]  # fmt: skip
 arguments = st.dictionaries(
     st.sampled_from(ARGUMENTS),
@@ -381,7 +382,8 @@ arguments = st.dictionaries(
 METHODS = [
     "chat.postMessage", "chat.update", "chat.delete", "chat.postEphemeral", "assistant.threads.setStatus",
     "conversations.replies", "conversations.history", "conversations.info", "conversations.list", "users.info",
-    "reactions.add", "reactions.remove", "reactions.get",
+    "reactions.add", "reactions.remove", "reactions.get", "chat.startStream", "chat.appendStream", "chat.stopStream",
+    "views.open",
 ]  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The simulated Slack: one workspace, its Web API, its events, and the people in it as methods.
 
-This is the handle that tests and the playground hold. The parts are `slack_workspace` (what happens),
-`slack_api` and `slack_methods` (the Web API), `slack_delivery` and `slack_socket` (events to the app).
+This is the handle that tests and the playground hold. The parts are `slack_people` (who acts), `slack_workspace` (what
+happens), `slack_api` and `slack_methods` (the Web API), `slack_clicks` and `slack_modals` (interactivity),
+`slack_delivery` and `slack_socket` (events to the app). `slack_cast` names who and what is there.
 """
 
 import asyncio
@@ -18,40 +19,52 @@ from aiohttp import web
 from bridge.playground import slack_events
 from bridge.playground.serving import Changes, Fault, Json, served
 from bridge.playground.slack_api import Call, Tokens, WebApi
+from bridge.playground.slack_cast import (
+    APP_ID,
+    BOT,
+    ELSEWHERE,
+    GENERAL,
+    HELP,
+    OTHER_BOT,
+    PEOPLE,
+    PRIVATE,
+    SHARED,
+    STRANGER,
+    channels,
+)
+from bridge.playground.slack_clicks import Clicks
 from bridge.playground.slack_delivery import Courier, Delivery, Way
+from bridge.playground.slack_interactions import Interactions
 from bridge.playground.slack_limits import RateLimiter, SlackLimits
 from bridge.playground.slack_methods import Methods
+from bridge.playground.slack_modals import Modals
+from bridge.playground.slack_people import People
 from bridge.playground.slack_socket import Sockets
-from bridge.playground.slack_workspace import Channel, Person, Workspace
+from bridge.playground.slack_streams import Streams
+from bridge.playground.slack_workspace import Workspace
 
-__all__ = ["Call", "Delivery", "SimulatedSlack", "SlackLimits"]
+__all__ = [
+    "APP_ID",
+    "BOT",
+    "ELSEWHERE",
+    "GENERAL",
+    "HELP",
+    "OTHER_BOT",
+    "PEOPLE",
+    "PRIVATE",
+    "SHARED",
+    "STRANGER",
+    "Call",
+    "Delivery",
+    "SimulatedSlack",
+    "SlackLimits",
+]
 
 T = TypeVar("T")
-BOT = Person("U0BRIDGE", "bridge", "Bridge", bot_id="B0BRIDGE")
-PEOPLE = (
-    Person("U0ADA", "ada", "Ada Lovelace"),
-    Person("U0GRACE", "grace", "Grace Hopper"),
-    Person("U0ALAN", "alan", "Alan Turing"),
-)
-OTHER_BOT = Person("U0BUILDS", "builds", "Build Bot", bot_id="B0BUILDS")
-GENERAL, HELP, PRIVATE, ELSEWHERE = "C0GENERAL", "C0HELP", "C0PRIVATE", "C0ELSEWHERE"
-"""Channel ids: two public channels, a private one, and a public one that the bridge is not in."""
-APP_ID = "A0BRIDGE"
 _ENVELOPES_KEPT = 1_000
 
 
-def _channels() -> list[Channel]:
-    everyone = {person.id for person in (*PEOPLE, OTHER_BOT)}
-    rooms = [
-        Channel(GENERAL, "general", "channel", everyone | {BOT.id}),
-        Channel(HELP, "help", "channel", everyone | {BOT.id}),
-        Channel(PRIVATE, "secret-plans", "group", everyone | {BOT.id}),
-        Channel(ELSEWHERE, "elsewhere", "channel", set(everyone)),
-    ]
-    return rooms + [Channel(f"D{p.id[1:]}", p.name, "im", {p.id, BOT.id}) for p in PEOPLE]
-
-
-class SimulatedSlack:
+class SimulatedSlack(People):
     """A Slack workspace with the bridge installed. Serve it, `subscribe` the bridge to it, and act as its people.
 
     `limits=None` switches rate limits off. `clock` gives Unix seconds; `sleep` waits between redeliveries.
@@ -88,14 +101,23 @@ class SimulatedSlack:
         self.workspace = Workspace(
             team=team_id,
             bot=BOT,
-            people=(*PEOPLE, OTHER_BOT),
-            channels=_channels(),
+            people=(*PEOPLE, OTHER_BOT, STRANGER),
+            channels=channels(),
             clock=clock,
             emit=self.deliver,
             publish=self._changes.publish,
         )
-        url = f"https://{team_domain}.slack.com/"
-        methods = Methods(self.workspace, workspace_url=url, open_socket=self._socket_url)
+        self._streams = Streams(self.workspace, clock)
+        interactions = Interactions(self.workspace, app=APP_ID, domain=team_domain, clock=clock, send=self.interact)
+        self._clicks = Clicks(self.workspace, interactions, lambda: self.base_url)
+        self._modals = Modals(self.workspace, interactions, self._changes.publish)
+        methods = Methods(
+            self.workspace,
+            streams=self._streams,
+            modals=self._modals,
+            workspace_url=f"https://{team_domain}.slack.com/",
+            open_socket=self._socket_url,
+        )
         self._api = WebApi(
             methods=methods.table(),
             tokens=Tokens(bot=bot_token, app=app_token),
@@ -181,65 +203,22 @@ class SimulatedSlack:
         self._api.faults.clear()
 
     @property
+    def stream_refusal(self) -> str | None:
+        """The error code with which every chat.startStream is refused; None lets streams start."""
+        return self._streams.refusal
+
+    @stream_refusal.setter
+    def stream_refusal(self, code: str | None) -> None:
+        self._streams.refusal = code
+
+    def expire_streams(self) -> None:
+        """End all open streams as their age would."""
+        self._streams.expire(at_once=True)
+
+    @property
     def scopes(self) -> set[str]:
         """The bot token's scopes; change them at will."""
         return self._api.scopes
-
-    # People
-
-    async def say(
-        self,
-        user: str,
-        channel: str,
-        text: str,
-        *,
-        thread: str | None = None,
-        mention: bool = False,
-        subtype: str | None = None,
-        client_msg_id: str | None = None,
-    ) -> str:
-        """Post a message as a person; gives its ts at once, its events are on their way.
-
-        `text` is Slack's own form (escaped, `<@U…>`); `mention` puts the bridge's mention before it.
-        """
-        text = f"<@{BOT.id}> {text}".rstrip() if mention else text
-        content: Json = {"text": text, "blocks": slack_events.rich_text(text)}
-        if client_msg_id:
-            content["client_msg_id"] = client_msg_id
-        if subtype:
-            content["subtype"] = subtype
-        if subtype == "file_share":
-            content |= {"files": [{"id": "F0FILE", "name": "notes.txt", "mimetype": "text/plain"}], "upload": True}
-        return str(self.workspace.post(user, self.workspace.channel(channel), content, thread)["ts"])
-
-    async def react(self, user: str, channel: str, ts: str, emoji: str) -> None:
-        """Put an emoji on a message as a person."""
-        self.workspace.react(user, self.workspace.channel(channel), ts, emoji)
-
-    async def unreact(self, user: str, channel: str, ts: str, emoji: str) -> None:
-        """Take an emoji away again as a person."""
-        self.workspace.unreact(user, self.workspace.channel(channel), ts, emoji)
-
-    async def edit(self, user: str, channel: str, ts: str, text: str) -> None:
-        """Edit one's own message."""
-        content: Json = {"text": text, "blocks": slack_events.rich_text(text)}
-        self.workspace.edit(user, self.workspace.channel(channel), ts, content)
-
-    async def delete(self, user: str, channel: str, ts: str) -> None:
-        """Delete one's own message."""
-        self.workspace.delete(user, self.workspace.channel(channel), ts)
-
-    def join(self, channel: str) -> None:
-        """Invite the bridge to a channel."""
-        self.workspace.channel(channel).members.add(BOT.id)
-
-    def leave(self, channel: str) -> None:
-        """Remove the bridge from a channel."""
-        self.workspace.channel(channel).members.discard(BOT.id)
-
-    def dm(self, user: str) -> str:
-        """Give the id of a person's direct messages with the bridge."""
-        return self.workspace.channel(user).id
 
     # Deliveries
 
@@ -287,15 +266,21 @@ class SimulatedSlack:
 
     def messages(self, channel: str) -> list[Json]:
         """Give all messages of a channel, replies included, oldest first."""
+        self._streams.expire()
         return deepcopy(list(self.workspace.channel(channel).messages.values()))
 
     def thread(self, channel: str, ts: str) -> list[Json]:
         """Give a message and its replies, oldest first."""
+        self._streams.expire()
         return deepcopy(self.workspace.channel(channel).thread(ts))
 
     def ephemerals(self, channel: str) -> list[Json]:
         """Give the messages that only one person (`to`) could see, oldest first."""
         return deepcopy(self.workspace.channel(channel).ephemerals)
+
+    def views(self, user: str) -> list[Json]:
+        """Give a person's open modals, oldest first; `errors` are what the app said about the fields of one."""
+        return self._modals.views(user)
 
     def status(self, channel: str, thread: str) -> Json:
         """Give the bridge's status in a thread, `{}` for none."""
@@ -321,5 +306,8 @@ class SimulatedSlack:
         return await self._changes.wait_for(predicate, timeout)
 
     def subscribe_changes(self) -> AsyncIterator[Json]:
-        """Give what happens from now on: `posted`, `changed`, `deleted`, `status`, `ephemeral`."""
+        """Give what happens from now on.
+
+        Each change is `posted`, `changed`, `deleted`, `status`, `ephemeral`, `view` or `view_closed`.
+        """
         return self._changes.subscribe()

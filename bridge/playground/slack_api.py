@@ -22,7 +22,10 @@ BOT_SCOPES = (
     "app_mentions:read,assistant:write,channels:history,channels:read,chat:write,groups:history,groups:read,"
     "im:history,im:read,mpim:history,reactions:read,reactions:write,users:read"
 )
-_STRINGS = ("channel", "channel_id", "ts", "thread_ts", "timestamp", "user", "name")
+_STRINGS = (
+    *("channel", "channel_id", "ts", "thread_ts", "timestamp", "user", "name", "markdown_text", "trigger_id"),
+    *("recipient_team_id", "recipient_user_id"),
+)
 _HTTP_FAULTS = {
     "500": (500, "application/json", '{"ok":false,"error":"internal_error"}'),
     "502": (502, "text/html", "<html><body><h1>502 Bad Gateway</h1></body></html>"),
@@ -161,7 +164,7 @@ async def _arguments(request: web.Request) -> Json:
         args |= body if isinstance(body, dict) else {}
     elif request.can_read_body:
         args |= {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
-    for name in ("blocks", "metadata", "loading_messages"):
+    for name in ("blocks", "metadata", "loading_messages", "view"):
         if isinstance(args.get(name), str):
             args[name] = _from_json(args[name])
     return args

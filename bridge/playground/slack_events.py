@@ -49,19 +49,19 @@ def _element(match: re.Match[str]) -> Json:
 def message_event(message: Json, channel: str, channel_type: str, root: Json | None = None) -> Json:
     """Tell of a new message; `root` is the thread's first message where the message is broadcast from a thread."""
     event = {
-        **_shown(message),
+        **shown(message),
         "channel": channel,
         "event_ts": message["ts"],
         "channel_type": channel_type,
     }
     if message.get("subtype") == "thread_broadcast" and root is not None:
-        event["root"] = _shown(root)
+        event["root"] = shown(root)
     return event
 
 
 def mention_event(message: Json, channel: str) -> Json:
     """Tell the app of a message that mentions it: a second event with the same `ts`."""
-    event = {key: value for key, value in _shown(message).items() if key != "parent_user_id"}
+    event = {key: value for key, value in shown(message).items() if key != "parent_user_id"}
     return {**event, "type": "app_mention", "channel": channel, "event_ts": message["ts"]}
 
 
@@ -75,8 +75,8 @@ def changed_event(message: Json, previous: Json, channel: str, channel_type: str
         "ts": ts,
         "event_ts": ts,
         "channel_type": channel_type,
-        "message": _shown(message),
-        "previous_message": _shown(previous),
+        "message": shown(message),
+        "previous_message": shown(previous),
     }
 
 
@@ -91,7 +91,7 @@ def deleted_event(previous: Json, channel: str, channel_type: str, ts: str) -> J
         "ts": ts,
         "event_ts": ts,
         "channel_type": channel_type,
-        "previous_message": _shown(previous),
+        "previous_message": shown(previous),
     }
 
 
@@ -151,6 +151,6 @@ def tombstone(message: Json) -> Json:
     }
 
 
-def _shown(message: Json) -> Json:
-    # Slack's message events carry neither the reactions nor the metadata of a message.
+def shown(message: Json) -> Json:
+    """Give what Slack tells an app of a message: neither its reactions nor its metadata."""
     return {key: value for key, value in message.items() if key not in ("reactions", "metadata")}

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.playground.serving import Json
+from bridge.playground.slack_modals import Modals
 from bridge.playground.slack_rules import SlackError, check_content, check_metadata
+from bridge.playground.slack_streams import Streams
 from bridge.playground.slack_workspace import Channel, Person, Workspace
 
 _EMOJI = re.compile(r"[a-z0-9_+'-]+(::skin-tone-[2-6])?")
@@ -32,8 +34,18 @@ class Method:
 class Methods:
     """All methods over one workspace; `open_socket` gives the URL of a fresh Socket Mode connection."""
 
-    def __init__(self, workspace: Workspace, *, workspace_url: str, open_socket: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        streams: Streams,
+        modals: Modals,
+        workspace_url: str,
+        open_socket: Callable[[], str],
+    ) -> None:
         self._workspace = workspace
+        self._streams = streams
+        self._modals = modals
         self._workspace_url = workspace_url
         self._open_socket = open_socket
 
@@ -47,6 +59,10 @@ class Methods:
             "chat.update": Method(self._update, ("channel", "ts"), "chat:write"),
             "chat.delete": Method(self._delete, ("channel", "ts"), "chat:write"),
             "chat.postEphemeral": Method(self._post_ephemeral, ("channel", "user"), "chat:write"),
+            "chat.startStream": Method(self._streams.start, ("channel", "thread_ts"), "chat:write"),
+            "chat.appendStream": Method(self._streams.append, ("channel", "ts", "markdown_text"), "chat:write"),
+            "chat.stopStream": Method(self._streams.stop, ("channel", "ts"), "chat:write"),
+            "views.open": Method(self._modals.open, ("trigger_id", "view")),
             "assistant.threads.setStatus": Method(self._set_status, ("channel_id", "thread_ts"), "chat:write"),
             "conversations.replies": Method(self._replies, ("channel", "ts"), "channels:history"),
             "conversations.history": Method(self._history, ("channel",), "channels:history"),
@@ -71,7 +87,7 @@ class Methods:
         }
 
     def _post(self, args: Json) -> Json:
-        channel = self._joined(args["channel"])
+        channel = self._workspace.joined(args["channel"])
         content = check_content(args)
         if args.get("metadata") is not None:
             check_metadata(args["metadata"])
@@ -83,6 +99,7 @@ class Methods:
         return {"channel": channel.id, "ts": message["ts"], "message": _visible(message, False)}
 
     def _update(self, args: Json) -> Json:
+        self._streams.expire()
         channel = self._workspace.channel(args["channel"])
         content = check_content(args, is_update=True)
         if args.get("metadata") is not None:
@@ -98,14 +115,14 @@ class Methods:
         return {"channel": channel.id, "ts": args["ts"]}
 
     def _post_ephemeral(self, args: Json) -> Json:
-        channel = self._joined(args["channel"])
+        channel = self._workspace.joined(args["channel"])
         content = check_content(args)
         if args.get("thread_ts"):
             content["thread_ts"] = args["thread_ts"]
         return {"message_ts": self._workspace.whisper(channel, args["user"], content)}
 
     def _set_status(self, args: Json) -> Json:
-        channel = self._joined(args["channel_id"])
+        channel = self._workspace.joined(args["channel_id"])
         loading = args.get("loading_messages") or []
         if not isinstance(loading, list) or len(loading) > 10:
             raise SlackError("invalid_arguments", "no more than 10 items allowed [json-pointer:/loading_messages]")
@@ -116,14 +133,14 @@ class Methods:
         return {}
 
     def _replies(self, args: Json) -> Json:
-        channel = self._joined(args["channel"])
+        channel = self._workspace.joined(args["channel"])
         if args["ts"] not in channel.messages:
             raise SlackError("thread_not_found")
         root, *replies = channel.thread(args["ts"])
         return _page([root, *_between(replies, args)], args)
 
     def _history(self, args: Json) -> Json:
-        channel = self._joined(args["channel"])
+        channel = self._workspace.joined(args["channel"])
         shown = [message for message in reversed(channel.messages.values()) if _is_in_channel(message)]
         return _page(_between(shown, args), args)
 
@@ -143,28 +160,22 @@ class Methods:
         person = self._workspace.people.get(args["user"])
         if person is None:
             raise SlackError("user_not_found")
-        return {"user": _profile(person, self._workspace.team)}
+        return {"user": _profile(person, self._workspace.team_of(person.id))}
 
     def _add_reaction(self, args: Json) -> Json:
-        channel = self._joined(args["channel"])
+        channel = self._workspace.joined(args["channel"])
         self._workspace.react(self._workspace.bot.id, channel, args["timestamp"], _emoji_name(args["name"]))
         return {}
 
     def _remove_reaction(self, args: Json) -> Json:
-        channel = self._joined(args["channel"])
+        channel = self._workspace.joined(args["channel"])
         self._workspace.unreact(self._workspace.bot.id, channel, args["timestamp"], _emoji_name(args["name"]))
         return {}
 
     def _reactions(self, args: Json) -> Json:
-        channel = self._joined(args["channel"])
+        channel = self._workspace.joined(args["channel"])
         message = self._workspace.message(channel, args["timestamp"])
         return {"type": "message", "channel": channel.id, "message": _visible(message, False)}
-
-    def _joined(self, channel_id: Any) -> Channel:
-        channel = self._workspace.channel(channel_id)
-        if self._workspace.bot.id not in channel.members:
-            raise SlackError("not_in_channel" if channel.type == "channel" else "channel_not_found")
-        return channel
 
     def _described(self, channel: Channel) -> Json:
         is_member = self._workspace.bot.id in channel.members
@@ -172,7 +183,7 @@ class Methods:
         if channel.type == "im":
             user = next(one for one in channel.members if one != self._workspace.bot.id)
             return {"id": channel.id, **kind, "user": user, "is_private": True}
-        private = {"is_private": channel.type == "group", "is_ext_shared": False}
+        private = {"is_private": channel.type == "group", "is_ext_shared": channel.is_shared}
         return {"id": channel.id, "name": channel.name, **kind, **private, "is_member": is_member}
 
 
@@ -248,6 +259,7 @@ def _profile(person: Person, team: str) -> Json:
         "real_name": person.real_name,
         "deleted": False,
         "is_bot": person.bot_id is not None,
+        "is_stranger": bool(person.team),
         "tz": "Europe/Berlin",
         "profile": {"real_name": person.real_name, "display_name": person.name},
     }

@@ -65,96 +65,100 @@ def check_metadata(metadata: Any) -> None:
         raise SlackError("invalid_metadata_format")
 
 
-def check_blocks(blocks: Any) -> None:
-    """Raise SlackError invalid_blocks or msg_blocks_too_long where Slack would."""
+def check_blocks(blocks: Any, most: int = 50) -> None:
+    """Raise SlackError invalid_blocks or msg_blocks_too_long where Slack would; a message has at `most` 50."""
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise SlackError("invalid_blocks", "must be an array of objects [json-pointer:/blocks]")
-    if len(blocks) > 50:
-        raise SlackError("invalid_blocks", "no more than 50 items allowed [json-pointer:/blocks]")
+    if len(blocks) > most:
+        raise SlackError("invalid_blocks", f"no more than {most} items allowed [json-pointer:/blocks]")
     for number, block in enumerate(blocks):
         where = f"/blocks/{number}"
-        _text(block.get("block_id", "x"), 255, f"{where}/block_id")
+        check_text(block.get("block_id", "x"), 255, f"{where}/block_id")
         kind = str(block.get("type"))
         if kind in _BLOCK_RULES:
             _BLOCK_RULES[kind](block, where)
         elif kind not in _OTHER_BLOCKS:
-            _refuse(f"unsupported type: {kind}", f"{where}/type")
+            refuse(f"unsupported type: {kind}", f"{where}/type")
     if sum(len(block["text"]) for block in blocks if block["type"] == "markdown") > MARKDOWN_MAX:
         raise SlackError("msg_blocks_too_long")
 
 
-def _refuse(problem: str, where: str) -> None:
+def refuse(problem: str, where: str) -> None:
+    """Raise SlackError invalid_blocks; `where` is a JSON pointer."""
     raise SlackError("invalid_blocks", f"{problem} [json-pointer:{where}]")
 
 
-def _text(value: Any, most: int, where: str) -> None:
+def check_text(value: Any, most: int, where: str) -> None:
+    """Refuse what is not a string of 1 to `most` characters."""
     if not isinstance(value, str) or not value:
-        _refuse("must be a non-empty string", where)
+        refuse("must be a non-empty string", where)
     elif len(value) > most:
-        _refuse(f"must be less than {most + 1} characters", where)
+        refuse(f"must be less than {most + 1} characters", where)
 
 
-def _text_object(value: Any, most: int, where: str, kinds: tuple[str, ...] = ("plain_text", "mrkdwn")) -> None:
+def check_text_object(value: Any, most: int, where: str, kinds: tuple[str, ...] = ("plain_text", "mrkdwn")) -> None:
+    """Refuse what is not a text object of one of these kinds with 1 to `most` characters."""
     if not isinstance(value, dict) or value.get("type") not in kinds:
-        _refuse(f"must be a text object of {' or '.join(kinds)}", where)
+        refuse(f"must be a text object of {' or '.join(kinds)}", where)
     else:
-        _text(value.get("text"), most, f"{where}/text")
+        check_text(value.get("text"), most, f"{where}/text")
 
 
-def _items(value: Any, most: int, where: str) -> list[Json]:
+def check_items(value: Any, most: int, where: str) -> list[Json]:
+    """Give the 1 to `most` objects that it is; refuse anything else."""
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-        _refuse("must be a non-empty array of objects", where)
+        refuse("must be a non-empty array of objects", where)
     if len(value) > most:
-        _refuse(f"no more than {most} items allowed", where)
+        refuse(f"no more than {most} items allowed", where)
     return list(value)
 
 
 def _section(block: Json, where: str) -> None:
     if "text" not in block and "fields" not in block:
-        _refuse("must have text or fields", where)
+        refuse("must have text or fields", where)
     if "text" in block:
-        _text_object(block["text"], 3_000, f"{where}/text")
+        check_text_object(block["text"], 3_000, f"{where}/text")
     if "fields" in block:
-        for number, field in enumerate(_items(block["fields"], 10, f"{where}/fields")):
-            _text_object(field, 2_000, f"{where}/fields/{number}")
+        for number, field in enumerate(check_items(block["fields"], 10, f"{where}/fields")):
+            check_text_object(field, 2_000, f"{where}/fields/{number}")
     if "accessory" in block:
         _element(block["accessory"], f"{where}/accessory")
 
 
 def _header(block: Json, where: str) -> None:
-    _text_object(block.get("text"), 150, f"{where}/text", ("plain_text",))
+    check_text_object(block.get("text"), 150, f"{where}/text", ("plain_text",))
 
 
 def _markdown(block: Json, where: str) -> None:
     # The length counts over the whole message and has an error of its own.
     if not isinstance(block.get("text"), str) or not block["text"]:
-        _refuse("must be a non-empty string", f"{where}/text")
+        refuse("must be a non-empty string", f"{where}/text")
 
 
 def _context(block: Json, where: str) -> None:
-    for number, element in enumerate(_items(block.get("elements"), 10, f"{where}/elements")):
+    for number, element in enumerate(check_items(block.get("elements"), 10, f"{where}/elements")):
         if element.get("type") != "image":
-            _text_object(element, 3_000, f"{where}/elements/{number}")
+            check_text_object(element, 3_000, f"{where}/elements/{number}")
 
 
 def _actions(block: Json, where: str) -> None:
-    for number, element in enumerate(_items(block.get("elements"), 25, f"{where}/elements")):
+    for number, element in enumerate(check_items(block.get("elements"), 25, f"{where}/elements")):
         _element(element, f"{where}/elements/{number}")
 
 
 def _context_actions(block: Json, where: str) -> None:
-    for number, element in enumerate(_items(block.get("elements"), 5, f"{where}/elements")):
+    for number, element in enumerate(check_items(block.get("elements"), 5, f"{where}/elements")):
         place = f"{where}/elements/{number}"
         if element.get("type") not in ("feedback_buttons", "icon_button"):
-            _refuse(f"unsupported type: {element.get('type')}", place)
+            refuse(f"unsupported type: {element.get('type')}", place)
         _element(element, place)
 
 
 def _element(element: Any, where: str) -> None:
     if not isinstance(element, dict) or not isinstance(element.get("type"), str):
-        return _refuse("must be an element", where)
+        return refuse("must be an element", where)
     if "action_id" in element:
-        _text(element["action_id"], 255, f"{where}/action_id")
+        check_text(element["action_id"], 255, f"{where}/action_id")
     kind = element["type"]
     if kind == "button":
         _button(element, where)
@@ -162,17 +166,17 @@ def _element(element: Any, where: str) -> None:
         for name in ("positive_button", "negative_button"):
             button = element.get(name)
             if not isinstance(button, dict):
-                return _refuse("must be an object", f"{where}/{name}")
+                return refuse("must be an object", f"{where}/{name}")
             _button(button, f"{where}/{name}")
     return None
 
 
 def _button(button: Json, where: str) -> None:
-    _text_object(button.get("text"), 75, f"{where}/text", ("plain_text",))
+    check_text_object(button.get("text"), 75, f"{where}/text", ("plain_text",))
     if "value" in button:
-        _text(button["value"], 2_000, f"{where}/value")
+        check_text(button["value"], 2_000, f"{where}/value")
     if "accessibility_label" in button:
-        _text(button["accessibility_label"], 75, f"{where}/accessibility_label")
+        check_text(button["accessibility_label"], 75, f"{where}/accessibility_label")
 
 
 _BLOCK_RULES: dict[str, Callable[[Json, str], None]] = {

@@ -22,22 +22,27 @@ _MESSAGES_KEPT = 20_000
 
 @dataclass(frozen=True)
 class Person:
-    """Someone in the workspace; `bot_id` is set for bots."""
+    """Someone in the workspace; `bot_id` is set for bots, `team` for people of another company."""
 
     id: str
     name: str
     real_name: str
     bot_id: str | None = None
+    team: str = ""
 
 
 @dataclass
 class Channel:
-    """A conversation; `type` is `channel`, `group` (private) or `im`. Messages by ts, oldest first."""
+    """A conversation; `type` is `channel`, `group` (private) or `im`. Messages by ts, oldest first.
+
+    One that `is_shared` has people of another company in it.
+    """
 
     id: str
     name: str
     type: str
     members: set[str]
+    is_shared: bool = False
     messages: OrderedDict[str, Json] = field(default_factory=OrderedDict)
     replies: dict[str, list[str]] = field(default_factory=dict)
     ephemerals: list[Json] = field(default_factory=list)
@@ -60,7 +65,7 @@ class Workspace:
         people: Iterable[Person],
         channels: Iterable[Channel],
         clock: Callable[[], float],
-        emit: Callable[[Json], object],
+        emit: Callable[..., object],
         publish: Callable[[Json], None],
     ) -> None:
         self.team = team
@@ -82,6 +87,18 @@ class Workspace:
         if found is None:
             raise SlackError("channel_not_found")
         return found
+
+    def joined(self, channel_id: Any) -> Channel:
+        """Find a channel that the bot is in; raises SlackError not_in_channel, or for a private one that it is not."""
+        channel = self.channel(channel_id)
+        if self.bot.id not in channel.members:
+            raise SlackError("not_in_channel" if channel.type == "channel" else "channel_not_found")
+        return channel
+
+    def team_of(self, user: str) -> str:
+        """Give the team that a person is of: the workspace's own unless they are of another company."""
+        person = self.people.get(user)
+        return (person and person.team) or self.team
 
     def message(self, channel: Channel, ts: Any) -> Json:
         """Find a message; raises SlackError message_not_found."""
@@ -112,7 +129,7 @@ class Workspace:
         return message
 
     def _compose(self, user: str, channel: Channel, content: Json, thread: str | None) -> Json:
-        message: Json = {"type": "message", "user": user, "ts": self.next_ts(), "team": self.team}
+        message: Json = {"type": "message", "user": user, "ts": self.next_ts(), "team": self.team, **self._origin(user)}
         author = self.people.get(user)
         if author is not None and author.bot_id:
             app = "A0BRIDGE" if author.id == self.bot.id else "A0OTHER"
@@ -127,6 +144,10 @@ class Workspace:
             author_of_root = channel.messages.get(root, {}).get("user")
             message |= {"thread_ts": root} | ({"parent_user_id": author_of_root} if author_of_root else {})
         return message
+
+    def _origin(self, user: str) -> Json:
+        team = self.team_of(user)
+        return {} if team == self.team else {"team": team, "user_team": team, "source_team": team}
 
     def _join_thread(self, channel: Channel, reply: Json) -> Json | None:
         ts = reply["thread_ts"]
@@ -150,8 +171,11 @@ class Workspace:
         message = self.message(channel, ts)
         if message["user"] != user:
             raise SlackError("cant_update_message")
+        if message.get("streaming_state") == "in_progress":
+            raise SlackError("streaming_state_conflict")
         previous = deepcopy(message)
-        message.pop("blocks", None)
+        for replaced in ("blocks", "streaming_state"):
+            message.pop(replaced, None)
         message |= content
         if message.get("metadata") == {}:
             del message["metadata"]
@@ -162,6 +186,11 @@ class Workspace:
         if self._mentions_bot(message) and not self._mentions_bot(previous) and channel.type != "im":
             self._tell(channel, {**events.mention_event(message, channel.id), "event_ts": at})
         return message
+
+    def amend(self, channel: Channel, message: Json, content: Json) -> None:
+        """Change a message for onlookers; the app hears nothing of it."""
+        message |= content
+        self._publish({"type": "changed", "channel": channel.id, "message": deepcopy(message)})
 
     def delete(self, user: str, channel: Channel, ts: str) -> None:
         """Delete a message: one with replies leaves a tombstone. Raises SlackError for another's."""
@@ -221,7 +250,7 @@ class Workspace:
         reaction["count"] = len(reaction["users"])
         self._publish({"type": "changed", "channel": channel.id, "message": deepcopy(message)})
         event = events.reaction_event(kind, user, reaction["name"], message, channel.id, self.next_ts())
-        self._tell(channel, event)
+        self._tell(channel, {**event, **self._origin(user)})
 
     def set_status(self, channel: Channel, thread: str, status: Json) -> None:
         """Show what the bot is doing in a thread; `{}` clears it, and so do 2 minutes."""
@@ -252,4 +281,4 @@ class Workspace:
 
     def _tell(self, channel: Channel, event: Json) -> None:
         if self.bot.id in channel.members:
-            self._emit(deepcopy(event))
+            self._emit(deepcopy(event), is_ext_shared_channel=channel.is_shared)
