@@ -14,18 +14,19 @@ from time import time
 import structlog
 
 from bridge import policy
-from bridge.chat import Chat, ChatBusyError, ChatError, ChatRefusedError
+from bridge.chat import ChatBusyError, ChatError, ChatRefusedError
 from bridge.circuit_breaker import CircuitBreaker, CircuitOpenError
-from bridge.display import Display, Painter, Sleep
+from bridge.display import Display, Means, Painter, Sleep
 from bridge.journal import QuestionEntry
 from bridge.kapa.client import KapaClient
 from bridge.kapa.wire import KapaError, KapaRefused, KapaThreadUnknown, KapaUnavailable
+from bridge.markdown import harmless
 from bridge.messages import Messages
 from bridge.models import Answer, Query, Question, Reply
-from bridge.rate_limit import RateLimit
+from bridge.rate_limit import RateLimit, Wait
 from bridge.status import Status
-from bridge.store import NO_ANSWER, Store, message_key
-from bridge.work import Again, Done, GaveUp, Lease, Outcome, end
+from bridge.store import NO_ANSWER, message_key
+from bridge.work import Again, Beside, Done, GaveUp, Lease, Outcome
 
 log = structlog.get_logger()
 
@@ -37,6 +38,11 @@ class _Turn:
     question: Question
     lease: Lease
     display: Display
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the question was answered before, and changed since."""
+        return "answered" in self.lease.ticket.notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +60,22 @@ class _Ending:
 
 @dataclass(slots=True)
 class Answering:
-    """The journey, with all it needs. `budget` is None when chat requests to Kapa are not limited."""
+    """The journey, with all it needs. `budget` is None when chat requests to Kapa are not limited.
+
+    `statuses` is the budget of the changes of status lines.
+    """
 
     kapa: KapaClient
-    chat: Chat
-    store: Store
+    means: Means
     breaker: CircuitBreaker
     budget: RateLimit | None
-    edits: RateLimit
+    statuses: RateLimit
     messages: Messages
     is_streaming: bool = True
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time
     jitter: random.Random = field(default_factory=random.SystemRandom)
-    beside: set[asyncio.Task[None]] = field(default_factory=set)
+    beside: Beside = field(default_factory=Beside)
 
     async def run(self, lease: Lease) -> Outcome:
         """Answer the ticket's question, as `work.Journey` wants it."""
@@ -80,21 +88,27 @@ class Answering:
             # What kills a worker kills what is beside it: once they are apart, only the one at fault dies again.
             wait = policy.apart_wait(lease.ticket.deaths, self.jitter.random())
             return Again("workers died over it", wait, is_failure=False)
+        if turn.question.is_deleted:
+            return await self._withdraw(turn)
+        if turn.is_answered and (outcome := await self._look(turn)) is not None:
+            return outcome
         if not turn.question.text:
             return await self._tell(turn, _Ending("helped", Reply(self.messages.help)))
         async with Status(
-            self.chat,
+            self.means.chat,
             turn.question,
             self.messages.thinking,
+            loading=self.messages.loading,
+            changes=self.statuses,
             has_posted=lambda: turn.display.has_posted,
             beside=self.beside,
             sleep=self.sleep,
-        ):
-            return await self._answer(turn)
+        ) as status:
+            return await self._answer(turn, status)
 
     async def close(self) -> None:
         """End what is still being done beside the journeys."""
-        await end(*self.beside)
+        await self.beside.close()
 
     async def surrender(self, lease: Lease, reason: str) -> Outcome:
         """Give the question up after a fault of ours."""
@@ -102,45 +116,105 @@ class Answering:
 
     def _turn(self, lease: Lease) -> _Turn:
         question = Question.from_json(lease.ticket.item.payload)
-        return _Turn(question, lease, Display(self.chat, self.store, self.edits, question, lease))
+        return _Turn(question, lease, Display(self.means, question, lease))
 
-    async def _answer(self, turn: _Turn) -> Outcome:
+    # What was asked, and answered, before
+
+    async def _look(self, turn: _Turn) -> Outcome | None:
+        """Find the answer to what the question was before it was edited; None: it is to be asked again."""
         try:
-            answer = await self._obtain(turn)
+            is_replied = await turn.display.look()
+        except ChatRefusedError as refused:
+            log.info("answer_not_found", reason=refused.reason)
+            return Done("not_asked_again")
+        except ChatError as error:
+            return self._later(turn, error) or Done("not_asked_again")
+        # Who replied has read the answer, and speaks of it.
+        return Done("not_asked_again") if is_replied else None
+
+    async def _withdraw(self, turn: _Turn) -> Outcome:
+        """Take the answer along with its question, unless someone has voted on it."""
+        place, display, store = turn.question.place, turn.display, self.means.store
+        self.beside.start(self.means.chat.show_status(place, ""))
+        try:
+            await display.look()
+            if display.messages and await store.is_voted(message_key(place, display.messages[0])):
+                return Done("answer_kept")
+            writes = store.parts(place, display.messages, NO_ANSWER)
+            await display.take_away()
+        except ChatRefusedError:
+            # Neither the thread nor an answer in it is there any more.
+            return Done("withdrawn")
+        except ChatError as error:
+            return self._later(turn, error) or Done("withdrawn")
+        return Done("withdrawn", writes)
+
+    def _later(self, turn: _Turn, error: ChatError) -> Again | None:
+        """Say when to try again what the chat did not do now; None: it was tried long enough."""
+        if isinstance(error, ChatBusyError) and error.retry_after is not None:
+            return Again(error.reason, policy.after_pause(error.retry_after, self.jitter.random()), is_failure=False)
+        patience = policy.patient_wait(turn.lease.ticket.failures + 1, None, self.jitter.random())
+        return None if patience is None else Again(error.reason, patience)
+
+    # The answer
+
+    async def _answer(self, turn: _Turn, status: Status) -> Outcome:
+        try:
+            answer = await self._obtain(turn, status)
         except KapaError as error:
             return await self._without_answer(error, turn)
-        text = answer.text.strip() or self.messages.nothing_found
-        note = self.messages.uncertain if answer.is_uncertain else ""
-        return await self._tell(turn, _Ending("answered", Reply(text, answer.sources, note=note), answer))
+        reply = Reply(
+            answer.text,
+            policy.fit_to_show(answer.sources, is_shared=turn.question.is_shared),
+            note=self.messages.uncertain if answer.is_uncertain else "",
+            is_votable=True,
+        )
+        if not harmless(answer.text).strip():
+            reply = replace(reply, text=self.messages.nothing_found)
+        return await self._tell(turn, _Ending("answered", reply, answer))
 
-    async def _obtain(self, turn: _Turn) -> Answer:
+    async def _obtain(self, turn: _Turn, status: Status) -> Answer:
         """Give the answer that an earlier attempt got, else Kapa's, remembered before it is shown whole."""
         notes = turn.lease.ticket.notes
         if "answer" in notes:
             await turn.lease.begin()
             return Answer.from_json(notes["answer"])
-        thread = await self.store.kapa_thread(turn.question.line)
+        thread = await self._kapa_thread(turn)
         try:
-            return await self._ask(turn, thread)
+            return await self._ask(turn, thread, status)
         except KapaThreadUnknown:
             log.info("kapa_thread_replaced")
-            return await self._ask(turn, None)
+            return await self._ask(turn, None, status)
 
-    async def _ask(self, turn: _Turn, thread: str | None) -> Answer:
+    async def _kapa_thread(self, turn: _Turn) -> str | None:
         question = turn.question
-        await self._admit(turn.lease)
+        if turn.is_answered and question.id == question.place.thread:
+            # What the conversation began with is another question now.
+            return None
+        return await self.means.store.kapa_thread(question.line)
+
+    async def _ask(self, turn: _Turn, thread: str | None, status: Status) -> Answer:
+        question = turn.question
+        await self._admit(turn.lease, status)
         await turn.lease.begin()
         query = Query(question.text, question.person, question.origin_url, thread)
-        return await (self._stream(turn, query) if self.is_streaming else self._ask_whole(turn, query))
+        # An answer that is there already stays until the new one is whole.
+        is_growing = self.is_streaming and not turn.is_answered
+        return await (self._stream(turn, query) if is_growing else self._ask_whole(turn, query))
 
-    async def _admit(self, lease: Lease) -> None:
+    async def _admit(self, lease: Lease, status: Status) -> None:
         who = lease.ticket.item.id
         await self.breaker.admit(who)
         if self.budget is not None:
             with lease.waiting():
-                await self.budget.acquire(who, lambda wait: log.info("budget_wait", place=wait.place))
+                await self.budget.acquire(who, lambda wait: self._tell_place(wait, status))
+            status.say()
             # Kapa may have gone out while this one waited for its turn.
             await self.breaker.admit(who)
+
+    def _tell_place(self, wait: Wait, status: Status) -> None:
+        log.info("budget_wait", place=wait.place)
+        status.say(self.messages.waiting.format(place=wait.place))
 
     async def _ask_whole(self, turn: _Turn, query: Query) -> Answer:
         async with self.breaker.watch(turn.lease.ticket.item.id):
@@ -177,7 +251,11 @@ class Answering:
             wait = self._wait(error, failures)
             if wait is not None:
                 return Again("kapa unavailable", wait)
-        return await self._tell(turn, self._explain(error))
+        ending = self._explain(error)
+        if turn.is_answered and turn.display.messages:
+            # The answer from before the edit is better than an apology in its place.
+            return GaveUp(ending.dead_reason) if ending.dead_reason else Done("answer_kept")
+        return await self._tell(turn, ending)
 
     def _wait(self, error: KapaUnavailable, failures: int) -> float | None:
         if isinstance(error, CircuitOpenError):
@@ -206,21 +284,16 @@ class Answering:
         except ChatRefusedError as error:
             return self._settled(turn, replace(ending, result="failed", dead_reason=f"slack: {error.reason}"))
         except ChatError as error:
-            if isinstance(error, ChatBusyError) and error.retry_after is not None:
-                pause = policy.after_pause(error.retry_after, self.jitter.random())
-                return Again(error.reason, pause, is_failure=False)
-            patience = policy.patient_wait(turn.lease.ticket.failures + 1, None, self.jitter.random())
-            if patience is not None:
-                return Again(error.reason, patience)
-            return self._settled(turn, replace(ending, result="failed", dead_reason=f"slack: {error.reason}"))
+            given_up = replace(ending, result="failed", dead_reason=f"slack: {error.reason}")
+            return self._later(turn, error) or self._settled(turn, given_up)
         return self._settled(turn, ending)
 
     def _settled(self, turn: _Turn, ending: _Ending) -> Outcome:
         place, answer = turn.question.place, ending.answer
         messages = turn.display.messages
-        writes = self.store.parts(place, messages, answer.question_answer_id if answer else NO_ANSWER)
+        writes = self.means.store.parts(place, messages, answer.question_answer_id if answer else NO_ANSWER)
         if answer is not None:
-            writes.append(self.store.thread(turn.question.line, answer.thread_id))
+            writes.append(self.means.store.thread(turn.question.line, answer.thread_id))
         entry = QuestionEntry(
             result=ending.result,
             seconds=max(0.0, self.clock() - turn.question.asked_at),

@@ -25,6 +25,7 @@ from bridge import admin, messages, redis_client
 from bridge.answer import Answering
 from bridge.chat import ChatError, ChatRefusedError
 from bridge.circuit_breaker import CircuitBreaker
+from bridge.display import Means
 from bridge.embedded_redis import EmbeddedRedis
 from bridge.feedback import Voting
 from bridge.inbox import TICKETS_OF_A_CHANNEL, Inbox, Kind
@@ -41,13 +42,21 @@ from bridge.slack.chat import SlackChat, identify, web_client
 from bridge.slack.read import Identity
 from bridge.slack.socket import Socket, address
 from bridge.store import Store
+from bridge.streams import Streams
 from bridge.work import Journey
 from bridge.worker import Worker
 
 # Requests reach Kapa a little after they were granted: the window is that much longer than Kapa's minute.
 KAPA_WINDOW_SECONDS: Final = 61.0
-# chat.update is Tier 3, 50 and more a minute (https://docs.slack.dev/apis/web-api/rate-limits).
+# What Slack takes of a method in a minute (https://docs.slack.dev/apis/web-api/rate-limits), and a little less:
+# chat.update is Tier 3, 50 and more; chat.startStream and chat.stopStream are Tier 2, 20 and more.
 EDITS_PER_MINUTE: Final = 48
+STREAMS_PER_MINUTE: Final = 18
+# chat.appendStream is Tier 4, 100 and more; in short windows, so that all streams go on steadily.
+APPENDS: Final = 8
+APPENDS_SECONDS: Final = 5.0
+# Changes of status lines leave Slack's room to the first status of each question.
+STATUS_CHANGES_PER_MINUTE: Final = 40
 VOTES_AT_ONCE: Final = 8
 START_AGAIN_SECONDS: Final = 2.0
 SLACK_CHECK_SECONDS: Final = 10.0
@@ -233,24 +242,28 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
     store = Store(redis, ttl_seconds=settings.thread_ttl_seconds)
     kapa = await stack.enter_async_context(kapa_client(settings, bridge.metrics))
     limit = settings.kapa_requests_per_minute
+    chat = SlackChat(
+        client, identity, pauses=Pauses(redis, identity.team), says=sentences, observe=bridge.metrics.slack_call
+    )
     answering = Answering(
         kapa=kapa,
-        chat=SlackChat(
-            client,
-            identity,
-            pauses=Pauses(redis, identity.team),
-            sources_title=sentences.sources,
-            observe=bridge.metrics.slack_call,
-        ),
-        store=store,
+        means=_means(settings, redis, chat, store, identity.team),
         breaker=CircuitBreaker(redis, "chat"),
         budget=RateLimit(redis, "kapa", limit=limit, window_seconds=KAPA_WINDOW_SECONDS) if limit else None,
-        edits=RateLimit(redis, f"edits:{identity.team}", limit=EDITS_PER_MINUTE),
+        statuses=RateLimit(redis, f"statuses:{identity.team}", limit=STATUS_CHANGES_PER_MINUTE),
         messages=sentences,
         is_streaming=settings.bridge_streaming != "off",
     )
+    voting = Voting(
+        kapa=kapa,
+        breaker=CircuitBreaker(redis, "feedback"),
+        store=store,
+        chat=chat,
+        messages=sentences,
+        reactions=settings.reactions,
+    )
     stack.push_async_callback(answering.close)
-    voting = Voting(kapa=kapa, breaker=CircuitBreaker(redis, "feedback"), store=store, reactions=settings.reactions)
+    stack.push_async_callback(voting.close)
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     journeys: list[tuple[Kind, Journey, int]] = [
         (Kind.QUESTION, answering, settings.bridge_worker_concurrency),
@@ -273,6 +286,19 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
         for kind, journey, concurrency in journeys
     ]
     await stack.enter_async_context(_working(workers))
+
+
+def _means(settings: Settings, redis: Redis, chat: SlackChat, store: Store, team: str) -> Means:
+    is_native = settings.bridge_streaming in {"auto", "native"}
+    # Who asks for streams and nothing else wants to see that they are refused.
+    streams = Streams(redis, limit=STREAMS_PER_MINUTE, remembers=settings.bridge_streaming == "auto")
+    return Means(
+        chat=chat,
+        store=store,
+        edits=RateLimit(redis, f"edits:{team}", limit=EDITS_PER_MINUTE),
+        appends=RateLimit(redis, f"appends:{team}", limit=APPENDS, window_seconds=APPENDS_SECONDS),
+        streams=streams if is_native else None,
+    )
 
 
 def tickets_of_a_channel(concurrency: int) -> int:
@@ -320,6 +346,8 @@ async def _start_ingress(
     settings = bridge.settings
     # Connections of its own: an acknowledgement must not wait behind answers for one.
     redis = await stack.enter_async_context(_connected(bridge.redis_url))
+    ask_why = slack_app.AskWhy(client, messages.load(settings.bridge_messages))
+    stack.push_async_callback(ask_why.close)
     intake = slack_app.Intake(
         questions=Inbox(
             redis, Kind.QUESTION, tickets_of_a_channel=tickets_of_a_channel(settings.bridge_worker_concurrency)
@@ -329,6 +357,7 @@ async def _start_ingress(
         identity=identity,
         rules=Rules(settings.bridge_answer == "mention", frozenset(settings.bridge_channels)),
         reactions=settings.reactions,
+        ask_why=ask_why,
         on_event=bridge.metrics.event,
     )
     bolt = slack_app.build(intake, AsyncWebClient(base_url=settings.slack_api_url), secret(settings.slack_bot_token))

@@ -4,9 +4,11 @@ A second platform is a second implementation of `Chat`; nothing here knows how a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
-from bridge.models import Place, Question, Reply
+from bridge.models import Place, Question, Reply, Whisper
 
 Part = Mapping[str, Any]
 """One message's worth of a reply, in the platform's own form; equal parts look the same."""
@@ -40,6 +42,39 @@ class MessageGoneError(ChatRefusedError):
     """The message to edit is no longer there, or can no longer be edited."""
 
 
+class Extent(StrEnum):
+    """How far a refusal reaches."""
+
+    WORKSPACE = "workspace"
+    CHANNEL = "channel"
+    ONCE = "once"
+
+
+class StreamRefusedError(ChatRefusedError):
+    """The platform shows no message that grows: not in this workspace or channel, or not this one."""
+
+    def __init__(self, reason: str, extent: Extent) -> None:
+        super().__init__(reason)
+        self.extent = extent
+
+
+class StreamEndedError(ChatRefusedError):
+    """The message does not grow any further, but can be edited: it was ended, or what is shown does not go on so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands in a thread behind a question.
+
+    `parts` has for each part number of the reply to it the ids of its messages, oldest first; `unnamed` the ids of the
+    bridge's messages that name no question. `is_replied` says that a person wrote something there.
+    """
+
+    parts: Mapping[int, Sequence[str]]
+    unnamed: Sequence[str] = ()
+    is_replied: bool = False
+
+
 class Chat(Protocol):
     """Shows replies. Every method that calls the chat raises ChatError and redis.RedisError."""
 
@@ -50,13 +85,31 @@ class Chat(Protocol):
         """Post part `number` (from 0) of the reply to a question; return the new message's id."""
 
     async def edit(self, place: Place, message: str, part: Part) -> None:
-        """Replace a message of the bridge; safe to repeat."""
+        """Replace a message of the bridge, also one that grows, which then ends; safe to repeat."""
 
     async def delete(self, place: Place, message: str) -> None:
         """Delete a message of the bridge; safe to repeat."""
 
-    async def find(self, question: Question) -> Mapping[int, Sequence[str]]:
-        """Find the messages that were posted in reply to a question: for each part number the ids, oldest first."""
+    async def start(self, question: Question, part: Part) -> str:
+        """Post a message that grows, with a draft's last part; return its id. Raises StreamRefusedError."""
 
-    async def show_status(self, place: Place, text: str) -> None:
-        """Show that the bridge is at work; an empty text takes that back."""
+    async def grow(self, place: Place, message: str, shown: Part, part: Part) -> None:
+        """Add to a message that shows the draft `shown` what the draft `part` has beyond it.
+
+        Raises StreamEndedError.
+        """
+
+    async def complete(self, question: Question, number: int, message: str, shown: Part, part: Part) -> None:
+        """Let a message that shows the draft `shown` end as part `number` of the reply; raises StreamEndedError."""
+
+    async def find(self, question: Question) -> Found:
+        """Find what stands in the thread behind a question."""
+
+    async def show_status(self, place: Place, text: str, loading: Sequence[str] = ()) -> None:
+        """Show that the bridge is at work, with sentences that take turns; an empty text takes that back."""
+
+    async def whisper(self, place: Place, user: str, whisper: Whisper) -> None:
+        """Say something that only `user` sees; a place without a thread: in the channel."""
+
+    async def thread_of(self, place: Place, message: str) -> str:
+        """Give the id of the thread that a message stands in; empty: nobody knows."""

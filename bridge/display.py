@@ -7,16 +7,28 @@ it is looked for before anything is posted. What is shown is decided in `answer`
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 from redis.exceptions import RedisError
 
-from bridge.chat import Chat, ChatBusyError, ChatError, ChatRefusedError, ChatUnclearError, MessageGoneError, Part
-from bridge.inbox import LeaseLostError
+from bridge.chat import (
+    Chat,
+    ChatBusyError,
+    ChatError,
+    ChatRefusedError,
+    ChatUnclearError,
+    MessageGoneError,
+    Part,
+    StreamEndedError,
+    StreamRefusedError,
+)
+from bridge.inbox import LeaseLostError, RevisedError
 from bridge.models import Question, Reply
 from bridge.rate_limit import RateLimit
 from bridge.store import Store, message_key
+from bridge.streams import Streams
 from bridge.work import Lease, end, landed
 
 # Of the edits that Slack allows, drafts leave the rest to final answers.
@@ -31,61 +43,114 @@ Sleep = Callable[[float], Awaitable[None]]
 log = structlog.get_logger()
 
 
-class Display:
-    """The messages that reply to one question. Showing raises ChatError, LeaseLostError and redis.RedisError.
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What replies of one workspace are shown with.
 
-    `edits` is the budget that all edits of the workspace share.
+    `edits` and `appends` are budgets that all messages share. Without `streams` no message grows by the chat's own
+    means: it is edited.
     """
 
-    def __init__(self, chat: Chat, store: Store, edits: RateLimit, question: Question, lease: Lease) -> None:
-        self._chat = chat
-        self._store = store
-        self._edits = edits
+    chat: Chat
+    store: Store
+    edits: RateLimit
+    appends: RateLimit
+    streams: Streams | None = None
+
+
+class Display:
+    """The messages that reply to one question.
+
+    Showing raises ChatError, LeaseLostError, RevisedError and redis.RedisError.
+    """
+
+    def __init__(self, means: Means, question: Question, lease: Lease) -> None:
+        self._chat = means.chat
+        self._store = means.store
+        self._means = means
         self._question = question
         self._lease = lease
         self.messages: list[str] = json.loads(lease.ticket.notes.get("posts", "[]"))
         self._shown: list[Part | None] = [None] * len(self.messages)
         self._must_look = lease.ticket.is_resumed
+        self._stream: Part | None = None
+        self._slot = ""
         self.has_posted = False
 
     async def show(self, reply: Reply) -> None:
         """Show all of the reply, by edits of what is there and posts of what is not."""
         parts = self._chat.parts(reply)
         for number, part in enumerate(parts):
-            await self._show_part(number, part)
+            await self._show_part(number, part, is_growing=reply.is_draft and number == len(parts) - 1)
         if len(self.messages) > len(parts):
             await self._take_away_from(len(parts))
             await self._remember()
 
     async def draft(self, reply: Reply) -> None:
-        """Show a reply that is still growing, if the budget of edits allows."""
-        # The first draft is a post, and still asks: it will need edits to be finished.
-        if await self._edits.try_acquire(self._lease.ticket.item.id, share=SHARE_OF_DRAFTS):
+        """Show a reply that is still growing, if the budgets allow."""
+        if await self._may_draft():
             await self.show(reply)
 
     async def finish(self, reply: Reply) -> None:
         """Show the final reply; its edits go before those of drafts."""
-        if self.messages and not self._must_look:
-            await self._edits.acquire(self._lease.ticket.item.id)
+        # That a stream may be stopped was settled when it was started.
+        if self.messages and not self._must_look and self._stream is None:
+            await self._means.edits.acquire(self._lease.ticket.item.id)
         await self.show(reply)
+        await self._release_slot()
 
-    async def _show_part(self, number: int, part: Part) -> None:
+    async def look(self) -> bool:
+        """Find what an earlier answer left in the thread, and say whether a person has replied since the question."""
+        return await self._look()
+
+    async def take_away(self) -> None:
+        """Delete all messages."""
+        if self._must_look:
+            await self._look()
+        await self._take_away_from(0)
+
+    async def _may_draft(self) -> bool:
+        who = self._lease.ticket.item.id
+        if self._stream is not None:
+            return await self._means.appends.try_acquire(who)
+        if not self.messages and not self._must_look and await self._admit_stream():
+            return True
+        # The first draft is a post, and still asks: it will need edits to be finished.
+        return await self._means.edits.try_acquire(who, share=SHARE_OF_DRAFTS)
+
+    async def _admit_stream(self) -> bool:
+        streams = self._means.streams
+        if streams is None or self._slot:
+            return self._slot != ""
+        who = f"{self._lease.ticket.item.id}:{len(self.messages)}"
+        if await streams.admit(self._question.place, who):
+            self._slot = who
+        return self._slot != ""
+
+    async def _release_slot(self) -> None:
+        slot, self._slot = self._slot, ""
+        if slot and self._means.streams is not None:
+            await self._means.streams.ended(self._question.place, slot)
+
+    async def _show_part(self, number: int, part: Part, *, is_growing: bool) -> None:
         if number < len(self.messages):
-            await self._edit(number, part)
+            await self._change(number, part, is_growing=is_growing)
         if number >= len(self.messages) and self._must_look:
             # Also after an edit that found its message gone: an earlier attempt may have posted it anew.
             await self._look()
             if number < len(self.messages):
-                await self._edit(number, part)
+                await self._change(number, part, is_growing=is_growing)
         if number >= len(self.messages):
-            await self._post(number, part)
+            await self._begin(number, part, is_growing=is_growing)
 
-    async def _edit(self, number: int, part: Part) -> None:
-        if self._shown[number] == part:
+    async def _change(self, number: int, part: Part, *, is_growing: bool) -> None:
+        if self._shown[number] == part and (is_growing or not self._is_stream(number)):
             return
         await self._lease.confirm()
+        is_stream = self._is_stream(number)
+        change = self._extend(number, part, is_growing=is_growing) if is_stream else self._edit(number, part)
         try:
-            await landed(self._chat.edit(self._question.place, self.messages[number], part), LANDING_SECONDS)
+            await landed(change, LANDING_SECONDS)
         except MessageGoneError as gone:
             log.info("message_gone", message=self.messages[number], reason=gone.reason)
             # It is posted anew, and with it what follows, which would stand in the wrong order. It may be there still.
@@ -93,10 +158,38 @@ class Display:
             return
         self._shown[number] = part
 
+    def _is_stream(self, number: int) -> bool:
+        return self._stream is not None and number == len(self.messages) - 1
+
+    async def _edit(self, number: int, part: Part) -> None:
+        await self._chat.edit(self._question.place, self.messages[number], part)
+
+    async def _extend(self, number: int, part: Part, *, is_growing: bool) -> None:
+        """Let the stream, the last message, go on or end. From then on, and after any trouble, it is edited."""
+        place, message = self._question.place, self.messages[number]
+        shown, self._stream = self._stream or {}, None
+        try:
+            if is_growing:
+                await self._chat.grow(place, message, shown, part)
+                self._stream = part
+            else:
+                await self._chat.complete(self._question, number, message, shown, part)
+                await self._release_slot()
+        except StreamEndedError as ended:
+            log.info("stream_ended", message=message, reason=ended.reason)
+            await self._edit(number, part)
+            await self._release_slot()
+        except ChatBusyError:
+            self._stream = shown
+            raise
+
     async def _take_away_from(self, number: int) -> None:
         await self._lease.confirm()
         while len(self.messages) > number:
             await self._delete(self.messages[-1])
+            if self._stream is not None:
+                self._stream = None
+                await self._release_slot()
             del self.messages[-1], self._shown[-1]
 
     async def _delete(self, message: str) -> None:
@@ -106,13 +199,27 @@ class Display:
             # What cannot be deleted is no reason to keep an answer back.
             log.warning("message_not_deleted", message=message, reason=refused.reason)
 
-    async def _post(self, number: int, part: Part) -> None:
+    async def _begin(self, number: int, part: Part, *, is_growing: bool) -> None:
         await self._lease.confirm()
-        await landed(self._post_and_remember(number, part), LANDING_SECONDS)
+        if is_growing and await self._admit_stream():
+            try:
+                await landed(self._remembered(self._chat.start(self._question, part), part), LANDING_SECONDS)
+                self._stream = part
+                return
+            except StreamRefusedError as refused:
+                await self._note_refusal(refused)
+        await landed(self._remembered(self._chat.post(self._question, number, part), part), LANDING_SECONDS)
 
-    async def _post_and_remember(self, number: int, part: Part) -> None:
+    async def _note_refusal(self, refused: StreamRefusedError) -> None:
+        log.warning("stream_refused", reason=refused.reason, extent=refused.extent)
+        await self._release_slot()
+        if self._means.streams is not None:
+            await self._means.streams.refused(self._question.place, refused.extent)
+
+    async def _remembered(self, sending: Awaitable[str], part: Part) -> None:
+        """Await that a message is sent, and remember it."""
         try:
-            message = await self._chat.post(self._question, number, part)
+            message = await sending
         except ChatUnclearError:
             self._must_look = True
             raise
@@ -127,16 +234,23 @@ class Display:
 
     async def _take_back(self, message: str) -> None:
         """Delete a post that landed after its lease was lost, unless the new owner found it and goes on with it."""
-        if not await self._store.is_known(message_key(self._question.place, message)):
+        if not await self._is_known(message):
             await self._chat.delete(self._question.place, message)
 
-    async def _look(self) -> None:
+    async def _is_known(self, message: str) -> bool:
+        return await self._store.is_known(message_key(self._question.place, message))
+
+    async def _look(self) -> bool:
         """Adopt what was posted without being remembered; of two copies the older one stays."""
         found = await self._chat.find(self._question)
         kept = list(self.messages)
-        while len(kept) in found:
-            kept.append(found[len(kept)][0])
-        for copy in (copy for copies in found.values() for copy in copies if copy not in kept):
+        while len(kept) in found.parts:
+            kept.append(found.parts[len(kept)][0])
+        # A stream names its question only at its end. A message of another question is remembered as that one's.
+        strays = [one for one in found.unnamed if one not in kept and not await self._is_known(one)]
+        kept += strays[:1]
+        copies = [copy for posted in found.parts.values() for copy in posted] + strays
+        for copy in (copy for copy in copies if copy not in kept):
             await self._lease.confirm()
             await self._delete(copy)
         # Not before the copies are gone: with a message to edit nobody would look for them again.
@@ -144,6 +258,7 @@ class Display:
         self.messages = kept
         self._must_look = False
         await self._remember()
+        return found.is_replied
 
     async def _remember(self) -> None:
         unfinished = self._store.parts(self._question.place, self.messages, "")
@@ -195,7 +310,7 @@ class Painter:
                     await self._display.draft(Reply(self._text, is_draft=True))
                 except ChatBusyError as busy:
                     pause = max(pause, busy.retry_after or 0)
-                except LeaseLostError:
+                except (LeaseLostError, RevisedError):
                     # Nothing more may be shown here; who waits for the answer finds out by itself.
                     return
                 except (ChatError, RedisError) as error:

@@ -1,26 +1,29 @@
-"""A vote's journey: what a person's emoji on an answer say, told to Kapa as a feedback upsert.
+"""A vote's journey: what a person's emoji and buttons on an answer say, told to Kapa as a feedback upsert.
 
-Which emoji mean what is a setting; how they are counted lives in `policy`.
+Which emoji mean what is a setting; how opinions are counted lives in `policy`.
 """
 
 import json
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from time import time
 from typing import Any, Final
 
 import structlog
 
 from bridge import policy
+from bridge.chat import Chat
 from bridge.circuit_breaker import CircuitBreaker, CircuitOpenError
 from bridge.inbox import Write
 from bridge.journal import VoteEntry
 from bridge.kapa.client import KapaClient
 from bridge.kapa.wire import KapaError, KapaRefused, KapaUnavailable
-from bridge.models import Emoji, Reaction, Reason, Vote
-from bridge.policy import EmojiSet
+from bridge.messages import Messages
+from bridge.models import Emoji, Feedback, Place, Reaction, Reason, Vote, Whisper, opinion_from_json
+from bridge.policy import Opinion
 from bridge.store import NO_ANSWER, Ballot, Store
-from bridge.work import Again, Done, GaveUp, Lease, Outcome
+from bridge.work import Again, Beside, Done, GaveUp, Lease, Outcome
 
 # A message may be there before its id is remembered; one that stays unknown for some minutes is no answer.
 LOOKS_FOR_ANSWER: Final = 8
@@ -32,29 +35,45 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One person's emoji on one answer, and the vote that Kapa was told last."""
+    """One person's opinion of one answer, and the vote that Kapa was told last, about the answer `about`."""
 
-    emoji: EmojiSet = field(default_factory=lambda: EmojiSet({}))
+    opinion: Opinion = field(default_factory=Opinion)
     told: Vote | None = None
+    about: str = ""
 
     def to_json(self) -> str:
         """Give the form in which the standing is remembered."""
-        told = [self.told.reaction, sorted(self.told.reasons), self.told.words] if self.told else None
-        return json.dumps([{name: list(shown) for name, shown in self.emoji.emoji.items()}, told])
+        said = self.opinion.said
+        return json.dumps(
+            [
+                {name: list(shown) for name, shown in self.opinion.emoji.items()},
+                _as_list(self.told),
+                self.about,
+                [said[0], _as_list(said[1])] if said else None,
+            ],
+            separators=(",", ":"),
+        )
 
     @classmethod
-    def from_json(cls, text: str | None) -> "Standing":
-        """Read `to_json`'s form back; None is an empty standing."""
+    def from_json(cls, text: str | None, answer: str) -> "Standing":
+        """Read `to_json`'s form back, for a vote on `answer`; None is an empty standing."""
         if text is None:
-            return cls()
-        emoji, told = json.loads(text)
-        return cls(EmojiSet({name: (at, is_on) for name, (at, is_on) in emoji.items()}), _vote(told))
+            return cls(about=answer)
+        parts: list[Any] = [*json.loads(text), answer, None]
+        emoji, told, about, said = parts[:4]
+        opinion = Opinion(
+            {name: (at, is_on) for name, (at, is_on) in emoji.items()}, (said[0], _from_list(said[1])) if said else None
+        )
+        # Of an answer that was replaced since, Kapa was told; of this one it was not.
+        return cls(opinion, _from_list(told) if told and about == answer else None, answer)
 
 
-def _vote(told: list[Any] | None) -> Vote | None:
-    if told is None:
-        return None
-    reaction, reasons, words = told
+def _as_list(vote: Vote | None) -> list[Any] | None:
+    return [vote.reaction, sorted(vote.reasons), vote.words] if vote else None
+
+
+def _from_list(parts: list[Any]) -> Vote:
+    reaction, reasons, words = parts
     return Vote(Reaction(reaction), frozenset(map(Reason, reasons)), words)
 
 
@@ -65,14 +84,18 @@ class Voting:
     kapa: KapaClient
     breaker: CircuitBreaker
     store: Store
+    chat: Chat
+    messages: Messages
     reactions: Mapping[str, Vote]
+    clock: Callable[[], float] = time
     jitter: random.Random = field(default_factory=random.SystemRandom)
+    beside: Beside = field(default_factory=Beside)
 
     async def run(self, lease: Lease) -> Outcome:
-        """Count the ticket's emoji, as `work.Journey` wants it."""
-        emoji = Emoji.from_json(lease.ticket.item.payload)
-        structlog.contextvars.bind_contextvars(channel=emoji.channel, message=emoji.message)
-        ballot = await self.store.ballot(emoji.line, emoji.user)
+        """Count the ticket's emoji or feedback, as `work.Journey` wants it."""
+        event = opinion_from_json(lease.ticket.item.payload)
+        structlog.contextvars.bind_contextvars(channel=event.channel, message=event.message)
+        ballot = await self.store.ballot(event.line, event.user)
         match ballot.question_answer_id:
             case None:
                 wait = policy.look_wait(lease.ticket.failures + 1, LOOKS_FOR_ANSWER)
@@ -82,30 +105,46 @@ class Voting:
                 return Done("unfinished") if wait is None else Again("answer not finished", wait)
             case str(answer) if answer == NO_ANSWER:
                 return Done("no_answer")
-        return await self._count(emoji, ballot, lease)
+        return await self._count(event, ballot, lease)
+
+    async def close(self) -> None:
+        """End what is still being done beside the journeys."""
+        await self.beside.close()
 
     async def surrender(self, lease: Lease, reason: str) -> Outcome:
         """Give the vote up after a fault of ours."""
         return GaveUp(reason)
 
-    async def _count(self, emoji: Emoji, ballot: Ballot, lease: Lease) -> Outcome:
+    async def _count(self, event: Emoji | Feedback, ballot: Ballot, lease: Lease) -> Outcome:
         answer = str(ballot.question_answer_id)
-        before = Standing.from_json(ballot.state)
-        shown = before.emoji.fold(emoji)
+        before = Standing.from_json(ballot.state, answer)
+        now = before.opinion.fold(event)
         # Kapa knows no withdrawal: with no emoji left, the last vote stays.
-        vote = shown.vote(self.reactions) or before.told
-        if vote is None and emoji.is_on:
+        vote = now.vote(self.reactions) or before.told
+        if vote is None and isinstance(event, Emoji) and event.is_on:
             # That it was taken away again arrived first: in order, it would have been the last vote.
-            vote = policy.meaning(emoji.name, self.reactions)
+            vote = policy.meaning(event.name, self.reactions)
         if vote is None or vote == before.told:
-            return Done("unchanged", self._writes(emoji, answer, Standing(shown, before.told)))
+            return Done("unchanged", self._writes(event, Standing(now, before.told, answer)))
         try:
-            await self._tell(lease, answer, emoji.person, vote, before.told)
+            await self._tell(lease, answer, event.person, vote, before.told)
         except KapaError as error:
             return self._failed(error, lease)
         log.info("vote_told", reaction=str(vote.reaction), reasons=sorted(map(str, vote.reasons)))
-        entry = VoteEntry(emoji.line, emoji.person, vote.reaction, tuple(sorted(vote.reasons))).to_json()
-        return Done(vote.reaction, self._writes(emoji, answer, Standing(shown, vote)), entry)
+        if policy.is_worth_thanks(event, vote, before.told, self.clock()):
+            self.beside.start(self._thank(event, vote))
+        entry = VoteEntry(event.line, event.person, vote.reaction, tuple(sorted(vote.reasons))).to_json()
+        return Done(vote.reaction, self._writes(event, Standing(now, vote, answer)), entry)
+
+    async def _thank(self, event: Emoji | Feedback, vote: Vote) -> None:
+        """Let the person know that Kapa has the vote; who voted down by an emoji may say why."""
+        place = Place(event.team, event.channel, event.thread if isinstance(event, Feedback) else "")
+        if not place.thread:
+            place = replace(place, thread=await self.chat.thread_of(place, event.message))
+        is_down = vote.reaction is Reaction.DOWNVOTE
+        explains = (event.answer or event.message) if is_down and isinstance(event, Emoji) else ""
+        says = self.messages.sorry if is_down and not vote.words else self.messages.thanks
+        await self.chat.whisper(place, event.user, Whisper(says, explains))
 
     async def _tell(self, lease: Lease, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
         who = lease.ticket.item.id
@@ -135,9 +174,10 @@ class Voting:
         wait = policy.patient_wait(failures, asked_for, self.jitter.random())
         return GaveUp(f"kapa: {error.reason}") if wait is None else Again("kapa unavailable", wait)
 
-    def _writes(self, emoji: Emoji, answer: str, standing: Standing) -> list[Write]:
-        writes = [self.store.vote(emoji.line, emoji.user, standing.to_json()), self.store.answer(emoji.line, answer)]
-        if emoji.answer:
-            part = f"{emoji.team}:{emoji.channel}:{emoji.message}"
-            writes.append(self.store.answer(part, answer, emoji.answer))
+    def _writes(self, event: Emoji | Feedback, standing: Standing) -> list[Write]:
+        writes = self.store.vote(event.line, event.user, standing.to_json())
+        writes.append(self.store.answer(event.line, standing.about))
+        if event.answer:
+            part = f"{event.team}:{event.channel}:{event.message}"
+            writes.append(self.store.answer(part, standing.about, event.answer))
         return writes

@@ -23,7 +23,7 @@ again do not live here. Keys (one hash tag, so that Redis Cluster keeps them tog
 import json
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Self, cast
 
@@ -66,15 +66,24 @@ class Put(StrEnum):
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
     UNKNOWN_THREAD = "unknown_thread"
+    UNKNOWN_QUESTION = "unknown_question"
+    REVISED = "revised"
 
 
 class LeaseLostError(Exception):
     """The ticket belongs to another worker by now, or is done: nothing more may be done for it here."""
 
 
+class RevisedError(Exception):
+    """The item was changed since the ticket was taken: what was being done about it is out of date."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One piece of work. `id` is unique within its kind; `order` sorts the waiting items of a line."""
+    """One piece of work. `id` is unique within its kind; `order` sorts the waiting items of a line.
+
+    An item that is revised keeps its id and gets a later order.
+    """
 
     id: str
     line: str
@@ -131,6 +140,14 @@ def _flat(writes: Sequence[Write]) -> list[str | int]:
     return [part for write in writes for part in (write.key, write.value, write.seconds)]
 
 
+def _raise(reply: int, ticket: Ticket) -> None:
+    """Raise what a script's reply stands for, if it stands for an error."""
+    if reply == 0:
+        raise LeaseLostError(ticket.item.id)
+    if reply != 1:
+        raise RevisedError(ticket.item.id)
+
+
 class Inbox:
     """One kind's lines in one Redis, as an ingress or the worker named `worker` (unique to its process) sees them.
 
@@ -160,11 +177,13 @@ class Inbox:
             return redis.register_script(scripts.bound(text, tickets_of_a_channel))
 
         self._put = script(scripts.PUT)
+        self._revise = script(scripts.REVISE)
         self._finish = script(scripts.FINISH)
         self._retry = script(scripts.RETRY)
         self._remember = script(scripts.REMEMBER)
         self._note_death = script(scripts.NOTE_DEATH)
         self._renew = script(scripts.RENEW)
+        self._revised = script(scripts.REVISED)
         self._promote = script(scripts.PROMOTE)
         self._leave = script(scripts.LEAVE)
         self._open = script(scripts.OPEN)
@@ -195,6 +214,18 @@ class Inbox:
             EARLY_ITEMS,
         ]
         return Put(await self._put(keys=keys, args=args))
+
+    async def revise(self, item: Item, *, message: str, is_gone: bool, age_seconds: float = 0) -> Put:
+        """Change an item whose message was edited or, with `is_gone`, deleted; `message` is its mark from `put`.
+
+        In its line it takes the old one's place, and who is at work on that starts anew with it. What is finished
+        already is put into the line once more, with the note `answered`. A message that was never put is left alone; if
+        it is gone, it is not put later either. `age_seconds` is how old the message is: its mark ends some day.
+        """
+        keys = [self._ready, self._lines + item.line, thread_key(item.line), self._notes(item)]
+        keys += [f"{TAG}:seen:{message}", f"{TAG}:seen:{message}:{item.order}"]
+        args: list[str | int] = [item.line, item.to_entry(), item.order, item.id, GROUP, SEEN_SECONDS, NOTES_SECONDS]
+        return Put(await self._revise(keys=keys, args=[*args, int(is_gone), int(age_seconds >= SEEN_SECONDS)]))
 
     async def open(self) -> None:
         """Make the consumer group, where it is missing, and sign off workers that were killed long ago."""
@@ -260,21 +291,24 @@ class Inbox:
     async def begin(self, ticket: Ticket) -> None:
         """Note that the item itself is being dealt with: a death counts against it from here on.
 
-        Raises LeaseLostError.
+        Raises LeaseLostError, RevisedError.
         """
         await self._note(ticket, {"begun": ticket.id})
 
     async def remember(self, ticket: Ticket, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
-        """Remember `notes` about the ticket's item for a later attempt, and set `writes`; raises LeaseLostError."""
+        """Remember `notes` about the ticket's item for a later attempt, and set `writes`.
+
+        Raises LeaseLostError, RevisedError.
+        """
         await self._note(ticket, notes, writes)
         ticket.notes.update(notes)
 
     async def _note(self, ticket: Ticket, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
         pairs = [part for pair in notes.items() for part in pair]
-        args: list[str | int] = [GROUP, ticket.id, self.worker, NOTES_SECONDS, len(notes), *pairs]
-        keys = [self._ready, self._notes(ticket.item)]
-        if not await self._remember(keys=keys, args=[*args, *_flat(writes)]):
-            raise LeaseLostError(ticket.item.id)
+        order = ticket.item.order
+        args: list[str | int] = [GROUP, ticket.id, self.worker, NOTES_SECONDS, len(notes), order, *pairs]
+        keys = [self._ready, self._notes(ticket.item), self._lines + ticket.item.line]
+        _raise(await self._remember(keys=keys, args=[*args, *_flat(writes)]), ticket)
 
     async def finish(
         self, ticket: Ticket, writes: Sequence[Write] = (), *, dead_reason: str = "", entry: str = ""
@@ -282,13 +316,12 @@ class Inbox:
         """Take the item out of its line for good, set `writes`, and let the next one of the line have its turn.
 
         With a `dead_reason` the item becomes a dead letter; `entry` goes into the journal.
-        Raises LeaseLostError, and has then changed nothing.
+        Raises LeaseLostError or RevisedError, and has then changed nothing.
         """
         keys = [self._ready, self._lines + ticket.item.line, self._notes(ticket.item), DEAD, JOURNAL]
         args: list[str | int] = [GROUP, ticket.id, self.worker, ticket.item.line, self.kind, dead_reason]
         args += [json.dumps(ticket.notes), DEAD_LETTERS, DEAD_LETTER_DAYS * 86_400_000, entry, JOURNAL_ENTRIES]
-        if not await self._finish(keys=keys, args=[*args, *_flat(writes)]):
-            raise LeaseLostError(ticket.item.id)
+        _raise(await self._finish(keys=keys, args=[*args, ticket.item.order, *_flat(writes)]), ticket)
 
     async def retry(self, ticket: Ticket, *, wait_seconds: float = 0, is_failure: bool = True) -> None:
         """Give the ticket back, to be tried again by any worker after a wait; raises LeaseLostError."""
@@ -311,6 +344,26 @@ class Inbox:
         if not tickets:
             return set()
         return set(await self._renew(keys=[self._ready], args=[GROUP, self.worker, *(t.id for t in tickets)]))
+
+    async def revised(self, tickets: Sequence[Ticket]) -> set[str]:
+        """Give the ids of those tickets whose item was revised since they were taken."""
+        if not tickets:
+            return set()
+        keys = [self._lines + ticket.item.line for ticket in tickets]
+        numbers = cast("list[int]", await self._revised(keys=keys, args=[ticket.item.order for ticket in tickets]))
+        return {tickets[number - 1].id for number in numbers}
+
+    async def reread(self, ticket: Ticket) -> Ticket:
+        """Give a ticket with its item and notes as they are now; raises LeaseLostError."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.lindex(self._lines + ticket.item.line, 0)
+            pipe.hgetall(self._notes(ticket.item))
+            head, notes = await pipe.execute()
+        item = Item.from_entry(ticket.item.line, head) if head else None
+        if item is None or item.id != ticket.item.id:
+            raise LeaseLostError(ticket.item.id)
+        kept = {name: value for name, value in notes.items() if name not in {"failures", "deaths", "begun"}}
+        return replace(ticket, item=item, is_resumed=True, notes=kept)
 
     async def promote(self) -> int:
         """Give lines whose wait is over their ticket; return how many there were."""

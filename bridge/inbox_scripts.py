@@ -58,6 +58,14 @@ local function admit(ready, channel)
     issue(ready, string.sub(turn, 2), string.sub(turn, 1, 1))
   end
 end
+-- The head of a line was changed since a ticket for it was made: `order` is what it was then.
+local function is_revised(line, order)
+  if order == '' then return false end
+  local head = redis.call('LINDEX', line, 0)
+  if not head then return false end
+  local _, now = read(head)
+  return now ~= order
+end
 -- A line waits for its channel's turn behind the channel's other lines, or before them where work is handed back.
 local function hand_out(ready, name, again, is_first)
   local channel = channel_of(name)
@@ -66,24 +74,13 @@ local function hand_out(ready, name, again, is_first)
 end
 """
 
-# KEYS: ready, line, thread, early, seen…
-# ARGV: line name, entry, order, seen seconds, thread seconds (0: no thread), whether the thread must be known,
-#       seconds that what comes early is kept, and how many of it
-PUT = (
-    _FUNCTIONS
-    + """
-local ready, line, thread, early = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local function is_seen(marks)
-  for _, mark in ipairs(marks) do
-    if redis.call('EXISTS', mark) == 1 then return true end
-  end
-  return false
-end
+# Shared by what puts items into a line.
+_ENTER: Final = """
 -- Quick messages may be delivered the wrong way round: all that wait behind the head are kept in their order.
-local function enter(entry, order, marks)
-  for _, mark in ipairs(marks) do redis.call('SET', mark, '', 'EX', ARGV[4]) end
+local function enter(ready, line, name, entry, order, marks, seconds)
+  for _, mark in ipairs(marks) do redis.call('SET', mark, '', 'EX', seconds) end
   local at = redis.call('RPUSH', line, entry) - 1
-  if at == 0 then hand_out(ready, ARGV[1], '0') end
+  if at == 0 then hand_out(ready, name, '0') end
   while at > 1 do
     local before = redis.call('LINDEX', line, at - 1)
     local _, order_before = read(before)
@@ -92,6 +89,22 @@ local function enter(entry, order, marks)
     redis.call('LSET', line, at - 1, entry)
     at = at - 1
   end
+end
+"""
+
+# KEYS: ready, line, thread, early, seen…
+# ARGV: line name, entry, order, seen seconds, thread seconds (0: no thread), whether the thread must be known,
+#       seconds that what comes early is kept, and how many of it
+PUT = (
+    _FUNCTIONS
+    + _ENTER
+    + """
+local ready, line, thread, early = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local function is_seen(marks)
+  for _, mark in ipairs(marks) do
+    if redis.call('EXISTS', mark) == 1 then return true end
+  end
+  return false
 end
 
 local marks = {unpack(KEYS, 5)}
@@ -105,12 +118,12 @@ end
 if is_seen(marks) then return 'duplicate' end
 local is_new = ARGV[5] ~= '0' and redis.call('SET', thread, '', 'EX', ARGV[5], 'NX')
 if ARGV[5] ~= '0' then redis.call('EXPIRE', thread, ARGV[5]) end
-enter(ARGV[2], ARGV[3], marks)
+enter(ready, line, ARGV[1], ARGV[2], ARGV[3], marks, ARGV[4])
 if is_new then
   for _, kept in ipairs(redis.call('LRANGE', early, 0, -1)) do
     local entry, its_marks = unpack(cjson.decode(kept))
     local _, order = read(entry)
-    if order > ARGV[3] and not is_seen(its_marks) then enter(entry, order, its_marks) end
+    if order > ARGV[3] and not is_seen(its_marks) then enter(ready, line, ARGV[1], entry, order, its_marks, ARGV[4]) end
   end
   redis.call('DEL', early)
 end
@@ -118,13 +131,66 @@ return 'accepted'
 """
 )
 
+# KEYS: ready, line, thread, notes, mark of the message, mark of this revision
+# ARGV: line name, entry, order, item id, group, seen seconds, notes seconds, 1 if the message is gone,
+#       1 if it is so old that its mark may have ended
+REVISE = (
+    _FUNCTIONS
+    + _ENTER
+    + """
+local ready, line, thread, notes, message, revision = unpack(KEYS)
+local name, entry, order, id, group = unpack(ARGV)
+local is_gone, is_old = ARGV[8] == '1', ARGV[9] == '1'
+-- A ticket that no worker has taken yet still carries the old words.
+local function issue_anew()
+  for _, ticket in ipairs(redis.call('SMEMBERS', beside(ready, 'out:') .. channel_of(name))) do
+    local issued = redis.call('XRANGE', ready, ticket, ticket)[1]
+    if issued and issued[2][2] == name then
+      local pending = redis.pcall('XPENDING', ready, group, ticket, ticket, 1)
+      if pending.err or #pending == 0 then
+        redis.call('XDEL', ready, ticket)
+        redis.call('SREM', beside(ready, 'out:') .. channel_of(name), ticket)
+        issue(ready, name, issued[2][6])
+      end
+    end
+  end
+end
+
+if redis.call('EXISTS', revision) == 1 then return 'duplicate' end
+for at, waiting in ipairs(redis.call('LRANGE', line, 0, -1)) do
+  local its_id, its_order = read(waiting)
+  if its_id == id then
+    if its_order >= order then return 'duplicate' end
+    redis.call('SET', revision, '', 'EX', ARGV[6])
+    redis.call('LSET', line, at - 1, entry)
+    -- What was answered to the old words is nothing to the new ones.
+    redis.call('HDEL', notes, 'answer')
+    if at == 1 then issue_anew() end
+    return 'revised'
+  end
+end
+if redis.call('EXISTS', message) == 0 and not (is_gone and is_old) then
+  -- If it is yet to be delivered, it is gone by then.
+  if is_gone then redis.call('SET', message, '', 'EX', ARGV[6]) end
+  return 'unknown_question'
+end
+if redis.call('EXISTS', thread) == 0 then return 'unknown_thread' end
+redis.call('HSET', notes, 'answered', '1')
+redis.call('EXPIRE', notes, ARGV[7])
+enter(ready, line, name, entry, order, {revision}, ARGV[6])
+return 'accepted'
+"""
+)
+
 # KEYS: ready, line, notes, dead, journal
 # ARGV: group, ticket, worker, line name, kind, reason (empty: done), notes as JSON, dead letters kept,
-#       dead letters' age in ms, journal entry (empty: none), journal entries kept, (key, value, seconds)…
+#       dead letters' age in ms, journal entry (empty: none), journal entries kept, order, (key, value, seconds)…
+# Returns 0: the ticket is another's, 1: done, 2: the item was revised.
 FINISH = (
     _FUNCTIONS
     + """
 if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+if is_revised(KEYS[2], ARGV[12]) then return 2 end
 take_out(KEYS[1], ARGV[1], ARGV[2], ARGV[4])
 local entry = redis.call('LPOP', KEYS[2])
 redis.call('DEL', KEYS[3])
@@ -136,7 +202,7 @@ end
 if ARGV[10] ~= '' then
   redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[11], '*', 'kind', ARGV[5], 'entry', ARGV[10])
 end
-for i = 12, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
+for i = 13, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
 if redis.call('EXISTS', KEYS[2]) == 1 then
   hand_out(KEYS[1], ARGV[4], '0')
 else
@@ -167,14 +233,16 @@ return 1
 """
 )
 
-# KEYS: ready, notes
-# ARGV: group, ticket, worker, notes seconds, number of notes, (name, value)…, (key, value, seconds)…
+# KEYS: ready, notes, line
+# ARGV: group, ticket, worker, notes seconds, number of notes, order, (name, value)…, (key, value, seconds)…
+# Returns as FINISH does.
 REMEMBER = (
     _FUNCTIONS
     + """
 if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
-local writes = 6 + 2 * ARGV[5]
-for i = 6, writes - 1, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+if is_revised(KEYS[3], ARGV[6]) then return 2 end
+local writes = 7 + 2 * ARGV[5]
+for i = 7, writes - 1, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 for i = writes, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
 return 1
@@ -206,6 +274,18 @@ for i = 3, #ARGV do
   end
 end
 return kept
+"""
+)
+
+# KEYS: line…   ARGV: order of the item that each line had at its head   Returns the numbers of those revised since.
+REVISED = (
+    _FUNCTIONS
+    + """
+local found = {}
+for number, line in ipairs(KEYS) do
+  if is_revised(line, ARGV[number]) then found[#found + 1] = number end
+end
+return found
 """
 )
 

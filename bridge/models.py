@@ -32,6 +32,7 @@ class Message:
     `text` is readable text without the bridge's own mention. `thread` is the id of the thread the message
     stands in, or None for a top-level message. `client_id` is the sending client's own id for this message,
     the same over every copy of it. `written_at` is in seconds since the epoch. Ids of messages sort by time.
+    `user_team` is the team of a person of another company; a channel that `is_shared` has such people.
     """
 
     team: str
@@ -46,6 +47,34 @@ class Message:
     mentions_bridge: bool = False
     addresses_someone_else: bool = False
     written_at: float = 0.0
+    user_team: str = ""
+    is_shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A message whose text its author changed; `message` is as it is now, written when it was changed.
+
+    `at` is the chat's own time of the change, and orders the changes of one message; `age` is how long after its
+    first writing that was, in seconds.
+    """
+
+    message: Message
+    at: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A message that is gone. `at` is the chat's own time of that; `age` the message's then, in seconds."""
+
+    team: str
+    channel: str
+    id: str
+    thread: str | None
+    user: str
+    at: str
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +90,8 @@ class Place:
 class Question:
     """A message that is to be answered; an empty `text` asks for help on how to ask.
 
-    `asked_at` is in seconds since the epoch.
+    `asked_at` is in seconds since the epoch. `user_team` and `is_shared` as for a message. `revision` is when the
+    message was changed or deleted last, by the chat's clock; empty: it is as it was written.
     """
 
     place: Place
@@ -70,6 +100,10 @@ class Question:
     text: str
     origin_url: str
     asked_at: float = 0.0
+    user_team: str = ""
+    is_shared: bool = False
+    revision: str = ""
+    is_deleted: bool = False
 
     @property
     def line(self) -> str:
@@ -139,6 +173,64 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a person said of an answer by a button, with reasons and words of their own if they gave any.
+
+    `message`, `at` and `answer` as for an emoji; `thread` is the id of the thread that the message stands in.
+    """
+
+    team: str
+    channel: str
+    message: str
+    user: str
+    at: str
+    reaction: Reaction
+    reasons: tuple[Reason, ...] = ()
+    words: str = ""
+    thread: str = ""
+    answer: str = ""
+
+    @property
+    def line(self) -> str:
+        """Votes on one answer are counted one at a time, on whichever of its messages they were given."""
+        return f"{self.team}:{self.channel}:{self.answer or self.message}"
+
+    @property
+    def person(self) -> str:
+        """The voting person's identifier at Kapa: `slack:<team>:<user>`."""
+        return f"slack:{self.team}:{self.user}"
+
+    @property
+    def vote(self) -> Vote:
+        """What it comes to."""
+        return Vote(self.reaction, frozenset(self.reasons), self.words)
+
+    def to_json(self) -> str:
+        """Give the form in which feedback waits in the inbox."""
+        return dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+
+def opinion_from_json(text: str) -> Emoji | Feedback:
+    """Read an emoji's or a feedback's `to_json` back; raises ValueError, KeyError or TypeError on anything else."""
+    fields = loads(text)
+    if "name" in fields:
+        return Emoji(**fields)
+    reasons = tuple(map(Reason, fields.pop("reasons")))
+    return Feedback(reaction=Reaction(fields.pop("reaction")), reasons=reasons, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Whisper:
+    """A sentence that only one person sees. `explains` is the message of an answer that they are asked to say more of.
+
+    Empty: they are asked nothing.
+    """
+
+    text: str
+    explains: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A page that an answer rests on. `is_internal` pages are not for people outside the company."""
 
@@ -184,9 +276,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the bridge shows to a person. `text` is CommonMark; a draft is still growing; `note` stands at the end."""
+    """What the bridge shows to a person. `text` is CommonMark; a draft is still growing; `note` stands at the end.
+
+    A reply that can be voted on asks for it.
+    """
 
     text: str
     sources: tuple[Source, ...] = ()
     is_draft: bool = False
     note: str = ""
+    is_votable: bool = False

@@ -1,11 +1,11 @@
 """What the bridge does about what people write and how it goes on after a failure: every decision, and no I/O."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from bridge.models import Emoji, Message, Place, Question, Vote
+from bridge.models import Deletion, Edit, Emoji, Feedback, Message, Place, Question, Source, Vote
 
 # The waits after the first, second, … failure, in seconds, before jitter. After the last the bridge gives up.
 QUESTION_WAITS: Final = (1.0, 3.0, 8.0, 20.0)
@@ -21,6 +21,10 @@ LONGEST_PAUSE_SECONDS: Final = 3600.0
 SPREAD_SECONDS: Final = 5.0
 # A question over which workers died so often would kill the next one too.
 MOST_DEATHS: Final = 5
+# A question that is edited later is left as it was answered.
+EDITABLE_SECONDS: Final = 3600.0
+# Thanks for a vote that Kapa was away for come no later.
+THANKS_SECONDS: Final = 600.0
 # Questions over which workers died are spread over so long for each death after the first.
 APART_SECONDS: Final = 10.0
 
@@ -32,6 +36,7 @@ class Silence(StrEnum):
     NOT_MENTIONED = "not_mentioned"
     SOMEONE_ELSE = "someone_else"
     NO_TEXT = "no_text"
+    TOO_LATE = "too_late"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,33 @@ def consider(message: Message, rules: Rules) -> Ask | Silence:
         text=message.text,
         origin_url=message.origin_url,
         asked_at=message.written_at,
+        user_team=message.user_team,
+        is_shared=message.is_shared,
     )
     return Ask(question, must_know_thread=message.thread is not None and not is_for_bridge)
+
+
+def reconsider(edit: Edit, rules: Rules) -> Question | Silence:
+    """Decide whether an edited message is to be asked again; whether it was asked at all, the inbox knows."""
+    decision = consider(edit.message, rules)
+    if not isinstance(decision, Ask):
+        return decision
+    if edit.age > EDITABLE_SECONDS:
+        return Silence.TOO_LATE
+    return replace(decision.question, revision=edit.at)
+
+
+def withdraw(deletion: Deletion) -> Question:
+    """Give what a deleted message leaves to do: its answer is taken along, or never given."""
+    place = Place(deletion.team, deletion.channel, deletion.thread or deletion.id)
+    return Question(
+        place=place, id=deletion.id, user=deletion.user, text="", origin_url="", revision=deletion.at, is_deleted=True
+    )
+
+
+def place_mark(question: Question) -> str:
+    """Name what all events about one message have in common."""
+    return f"{question.place.team}:{question.place.channel}:{question.id}"
 
 
 def marks(message: Message) -> list[str]:
@@ -80,37 +110,66 @@ def marks(message: Message) -> list[str]:
     return found
 
 
+def fit_to_show(sources: Sequence[Source], *, is_shared: bool) -> tuple[Source, ...]:
+    """Give the sources that everyone in the channel may see; one that `is_shared` has people of another company."""
+    return tuple(source for source in sources if not (is_shared and source.is_internal))
+
+
 def meaning(emoji: str, reactions: Mapping[str, Vote]) -> Vote | None:
     """Give the vote that an emoji stands for, whatever its skin tone and wherever it is; None: it is no vote."""
     return reactions.get(emoji.partition(" ")[0].partition("::")[0])
 
 
 @dataclass(frozen=True, slots=True)
-class EmojiSet:
-    """One person's emoji on one answer: for each its newest time (by the chat's clock) and whether it is there.
+class Opinion:
+    """One person's opinion of one answer: for each emoji its newest time (by the chat's clock) and whether it is there.
 
-    Folding events in is commutative and repeatable, so that neither their order nor a redelivery matters.
+    `said` is the newest that was said by a button, which cannot be taken away, and its time. Folding events in is
+    commutative and repeatable, so that neither their order nor a redelivery matters.
     """
 
-    emoji: Mapping[str, tuple[str, bool]]
+    emoji: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
+    said: tuple[str, Vote] | None = None
 
-    def fold(self, event: Emoji) -> "EmojiSet":
+    def fold(self, event: Emoji | Feedback) -> "Opinion":
         """Take an event in."""
+        return self._fold_emoji(event) if isinstance(event, Emoji) else self._fold_feedback(event)
+
+    def _fold_emoji(self, event: Emoji) -> "Opinion":
         # The same emoji on another message of the answer is another one.
         name = f"{event.name} {event.message}" if event.answer else event.name
         known = self.emoji.get(name)
         if known is not None and (_time(known[0]), known[1]) >= (_time(event.at), event.is_on):
             return self
-        return EmojiSet({**self.emoji, name: (event.at, event.is_on)})
+        return replace(self, emoji={**self.emoji, name: (event.at, event.is_on)})
+
+    def _fold_feedback(self, event: Feedback) -> "Opinion":
+        said = (event.at, event.vote)
+        return self if self.said is not None and _weight(self.said) >= _weight(said) else replace(self, said=said)
 
     def vote(self, reactions: Mapping[str, Vote]) -> Vote | None:
-        """Give the vote of the newest emoji that is there; None: there is none."""
+        """Give the vote of the newest emoji that is there, or of what was said later; None: there is none."""
         there = [
             (_time(at), name, vote)
             for name, (at, is_on) in self.emoji.items()
             if is_on and (vote := meaning(name, reactions)) is not None
         ]
+        if self.said is not None:
+            # A modal's reasons have the time of the click that opened it, and belong to that.
+            there.append((_time(self.said[0]), "", self.said[1]))
         return max(there, key=lambda one: one[:2])[2] if there else None
+
+
+def _weight(said: tuple[str, Vote]) -> tuple[tuple[int, str], bool, str, list[str], str]:
+    """Order what was said by its time, and at the same time reasons after the bare vote."""
+    at, vote = said
+    return _time(at), bool(vote.reasons or vote.words), vote.reaction, sorted(vote.reasons), vote.words
+
+
+def is_worth_thanks(event: Emoji | Feedback, vote: Vote, told: Vote | None, now: float) -> bool:
+    """Say whether a vote is news to thank for at `now` (seconds since the epoch): late thanks puzzle, many annoy."""
+    is_news = isinstance(event, Feedback) or told is None or told.reaction is not vote.reaction
+    return is_news and now - _time(event.at)[0] <= THANKS_SECONDS
 
 
 def _time(ts: str) -> tuple[int, str]:

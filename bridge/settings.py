@@ -269,8 +269,8 @@ class Settings(BaseSettings):
     )
     bridge_streaming: Literal["auto", "native", "edit", "off"] = Field(
         "auto",
-        description="How an answer grows in Slack: `edit` (posted once, then edited) or `off` (posted once, whole). "
-        "`auto` and `native` (Slack's own streaming) are shown like `edit` for now.",
+        description="How an answer grows in Slack: `native` (Slack's own streaming), `edit` (posted once, then edited) "
+        "or `off` (posted once, whole). `auto`: native, and edit for a day where Slack refuses it.",
         json_schema_extra={"should": "auto, native, edit or off"},
     )
     bridge_reactions: Annotated[str, AfterValidator(_reactions)] = Field(

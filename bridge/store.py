@@ -4,7 +4,8 @@
     {bridge}:answer:<team>:<channel>:<message>          Kapa's question_answer_id; empty: not finished yet;
                                                         NO_ANSWER: a sentence of the bridge's own. In the later
                                                         messages of an answer, a space and its first one follow
-    {bridge}:vote:<team>:<channel>:<message>:<user>     that person's emoji on that answer, and the vote Kapa has
+    {bridge}:vote:<team>:<channel>:<message>:<user>     what that person thinks of that answer, and the vote Kapa has
+    {bridge}:voted:<team>:<channel>:<message>           somebody has voted on that answer
 
 All of them live for the contract's lifetime after their last use. They are written as part of the inbox's own atomic
 steps: this module names and reads them. Unfinished work lives in `inbox`.
@@ -59,6 +60,10 @@ class Store:
         """Say whether `message` is remembered as one of an answer, finished or not."""
         return bool(await self._redis.exists(_answer_key(message)))
 
+    async def is_voted(self, message: str) -> bool:
+        """Say whether somebody has voted on the answer whose first message is `message`."""
+        return bool(await self._redis.exists(_voted_key(message)))
+
     async def first_message(self, message: str) -> str:
         """Give the first message of the answer that `message` is a later part of; empty: it is none."""
         answer = cast("str | None", await self._redis.get(_answer_key(message)))
@@ -83,9 +88,12 @@ class Store:
             for number, message in enumerate(messages)
         ]
 
-    def vote(self, message: str, person: str, state: str) -> Write:
+    def vote(self, message: str, person: str, state: str) -> list[Write]:
         """Remember what the vote of `person` on `message` left."""
-        return Write(_vote_key(message, person), state, self.ttl_seconds)
+        return [
+            Write(_vote_key(message, person), state, self.ttl_seconds),
+            Write(_voted_key(message), "", self.ttl_seconds),
+        ]
 
 
 def message_key(place: Place, message: str) -> str:
@@ -95,6 +103,10 @@ def message_key(place: Place, message: str) -> str:
 
 def _answer_key(message: str) -> str:
     return f"{TAG}:answer:{message}"
+
+
+def _voted_key(message: str) -> str:
+    return f"{TAG}:voted:{message}"
 
 
 def _vote_key(message: str, person: str) -> str:

@@ -11,13 +11,16 @@ from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
 import stamina
+import structlog
 from redis.exceptions import RedisError
 
+from bridge.chat import ChatError
 from bridge.inbox import Inbox, LeaseLostError, Ticket, Write
 
 CANCEL_AGAIN_SECONDS: Final = 0.2
 
 T = TypeVar("T")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Lease:
         self._until = taken_at + inbox.lease_seconds
         self.is_settling = False
         self.is_waiting = False
+        self.is_interrupted = False
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -88,7 +92,7 @@ class Lease:
         self.renewed(asked_at)
 
     async def begin(self) -> None:
-        """Note that the item itself is being dealt with; raises LeaseLostError and redis.RedisError.
+        """Note that the item itself is being dealt with; raises LeaseLostError, RevisedError and redis.RedisError.
 
         A worker that dies before, with work that only waits, says nothing against that work.
         """
@@ -99,9 +103,10 @@ class Lease:
         await self.confirm()
 
     async def remember(self, notes: Mapping[str, str], writes: Sequence[Write] = ()) -> None:
-        """Remember `notes` for a later attempt, and set `writes`; raises LeaseLostError and redis.RedisError.
+        """Remember `notes` for a later attempt, and set `writes`.
 
-        A Redis that is away for a moment is asked again: what would be lost may be an answer.
+        Raises LeaseLostError, RevisedError and redis.RedisError. A Redis that is away for a moment is asked again: what
+        would be lost may be an answer.
         """
         async for attempt in retries():
             with attempt:
@@ -136,13 +141,38 @@ async def landed(call: Coroutine[Any, Any, T], seconds: float) -> T:
         raise
 
 
+class Beside:
+    """What is done beside the journeys, and waited for by nobody: where it fails, that is nobody's trouble."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, doing: Coroutine[Any, Any, None]) -> None:
+        """Begin to do something that may raise ChatError and redis.RedisError."""
+        task = asyncio.create_task(_quietly(doing))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End what is still being done."""
+        await end(*self._tasks)
+
+
+async def _quietly(doing: Coroutine[Any, Any, None]) -> None:
+    try:
+        await doing
+    except (ChatError, RedisError) as error:
+        log.info("aside_failed", reason=str(error)[:200])
+
+
 class Journey(Protocol):
     """What is done about one kind of item."""
 
     async def run(self, lease: Lease) -> Outcome:
         """Deal with the ticket's item once.
 
-        Raises LeaseLostError, and redis.RedisError when Redis is away; any other exception is a fault of ours.
+        Raises LeaseLostError, RevisedError, and redis.RedisError when Redis is away; any other exception is a fault of
+        ours. It is cancelled when its item is revised, and run again.
         """
 
     async def surrender(self, lease: Lease, reason: str) -> Outcome:

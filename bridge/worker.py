@@ -12,7 +12,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from bridge import redis_client
-from bridge.inbox import Inbox, LeaseLostError, Ticket
+from bridge.inbox import Inbox, LeaseLostError, RevisedError, Ticket
 from bridge.policy import patient_wait
 from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome, end, retries
 
@@ -134,10 +134,9 @@ class Worker:
         ticket, kind = lease.ticket, self._inbox.kind
         log.info("work_started", kind=kind, item=ticket.item.id, failures=ticket.failures, deaths=ticket.deaths)
         try:
-            outcome = await self._run(lease)
-            lease.is_settling = True
-            await self._settle(ticket, outcome)
-            result = self._tell(ticket, outcome)
+            while (result := await self._attempt(lease)) is None:
+                lease.ticket = await self._inbox.reread(lease.ticket)
+                log.info("work_revised", kind=kind, item=ticket.item.id)
         except LeaseLostError:
             log.warning("lease_lost", kind=kind, item=ticket.item.id)
             result = "lost"
@@ -147,10 +146,26 @@ class Worker:
             result = "away"
         self._on_settled(kind, result)
 
+    async def _attempt(self, lease: Lease) -> str | None:
+        """Run the journey and settle it, and say how it ended; None: its item was revised on the way."""
+        try:
+            outcome = await self._run(lease)
+            lease.is_settling = True
+            await self._settle(lease.ticket, outcome)
+            return self._tell(lease.ticket, outcome)
+        except RevisedError:
+            return None
+        except asyncio.CancelledError:
+            if not _is_interrupted(lease):
+                raise
+            return None
+        finally:
+            lease.is_settling = False
+
     async def _run(self, lease: Lease) -> Outcome:
         try:
             return await self._journey.run(lease)
-        except (LeaseLostError, RedisError):
+        except (LeaseLostError, RevisedError, RedisError):
             raise
         except Exception:  # a fault of ours in one journey must not end the others
             log.exception("journey_failed", kind=self._inbox.kind, item=lease.ticket.item.id)
@@ -159,7 +174,7 @@ class Worker:
             return Again("fault", patient_wait(failures, None, 0.5) or 0)
         try:
             return await self._journey.surrender(lease, "fault of the bridge: see its log")
-        except (LeaseLostError, RedisError):
+        except (LeaseLostError, RevisedError, RedisError):
             raise
         except Exception:  # what cannot even be given up in words becomes a dead letter
             log.exception("surrender_failed", kind=self._inbox.kind, item=lease.ticket.item.id)
@@ -205,12 +220,23 @@ class Worker:
             await self._sleep(UPKEEP_SECONDS)
             try:
                 await self._inbox.promote()
+                await self._interrupt_revised()
                 if self._clock() >= next_renewal:
                     next_renewal = self._clock() + self._inbox.lease_seconds / 3
                     await self._renew()
             except RedisError as error:
                 # Who takes tickets meets the same trouble, and tells of it.
                 log.debug("upkeep_failed", kind=self._inbox.kind, reason=redis_client.reason(error))
+
+    async def _interrupt_revised(self) -> None:
+        """Let journeys whose item was edited or deleted meanwhile start anew."""
+        held = {task: lease for task, lease in self._running.items() if not lease.is_interrupted}
+        tickets = {task: lease.ticket for task, lease in held.items()}
+        revised = await self._inbox.revised(list(tickets.values()))
+        for task, lease in held.items():
+            if lease.ticket is tickets[task] and lease.ticket.id in revised and not lease.is_settling:
+                lease.is_interrupted = True
+                task.cancel()
 
     async def _renew(self) -> None:
         asked_at = self._clock()
@@ -260,3 +286,10 @@ class Worker:
             log.warning("leave_failed", kind=self._inbox.kind, error=type(error).__name__)
             return
         log.info("worker_left", kind=self._inbox.kind, handed_back=handed_back)
+
+
+def _is_interrupted(lease: Lease) -> bool:
+    """Say whether the current task was cancelled for a revision of its item, and for nothing else."""
+    was_interrupted, lease.is_interrupted = lease.is_interrupted, False
+    task = asyncio.current_task()
+    return was_interrupted and task is not None and task.uncancel() == 0

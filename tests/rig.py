@@ -131,7 +131,7 @@ def markdown(message: dict[str, Any]) -> str:
 
 def is_draft(message: dict[str, Any]) -> bool:
     """Say whether a message of the bridge is still growing."""
-    return markdown(message).endswith(" …")
+    return markdown(message).endswith(" …") or message.get("streaming_state") == "in_progress"
 
 
 async def waiting(redis: Redis) -> list[Question]:

@@ -230,7 +230,7 @@ async def stand_in(
                 client,
                 Identity("T0PLAY", "U0BRIDGE", "B0BRIDGE", "https://x/"),
                 pauses=Pauses(redis, "T0PLAY"),
-                sources_title="Sources",
+                says=Messages(),
             ),
             client,
             given,

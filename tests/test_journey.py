@@ -319,7 +319,7 @@ async def test_a_source_is_shown_once_and_below_the_last_message(rig: Rig) -> No
         ts = await rig.slack.say(ADA, GENERAL, "How are threads stored?")
         first, second = await rig.answer(GENERAL, ts, 2)
     assert [block["type"] for block in first["blocks"]] == ["markdown"]
-    assert [block["type"] for block in second["blocks"]] == ["markdown", "context"]
+    assert [block["type"] for block in second["blocks"]] == ["markdown", "context", "context_actions"]
     shown = second["blocks"][1]["elements"][0]["text"]
     assert shown.startswith(SAYS.sources)
     for url in {section.url for section in found}:
@@ -330,7 +330,7 @@ async def test_a_source_is_shown_once_and_below_the_last_message(rig: Rig) -> No
 
 
 async def test_a_draft_shows_before_the_end(rig: Rig) -> None:
-    async with rig.bridge():
+    async with rig.bridge(bridge_streaming="edit"):
         rig.kapa.answer_with("one two three four five six seven eight nine")
         rig.kapa.hold(after_pieces=2)
         ts = await rig.slack.say(ADA, GENERAL, "Count")
@@ -359,7 +359,7 @@ async def test_drafts_share_a_budget_of_edits_and_leave_half_of_it(rig: Rig, mon
     monkeypatch.setattr(app, "EDITS_PER_MINUTE", 4)
     rig.kapa.pace = Pace(between_pieces=0.02)
     text = "one two three " * 20
-    async with rig.bridge():
+    async with rig.bridge(bridge_streaming="edit"):
         rig.kapa.answer_with(text)
         ts, answer = await rig.ask(ADA, GENERAL, "Count")
         other, _ = await rig.ask(ADA, HELP, "Count")

@@ -8,7 +8,9 @@ import pytest
 from bridge.messages import Messages, MessagesError, load
 
 DOCS = Path(__file__).parent.parent / "docs" / "configuration.md"
-NAMES = [field.name for field in fields(Messages)]
+NAMES = [field.name for field in fields(Messages) if field.name != "loading"]
+# Where Slack has little room.
+LABELS = {"why": 24, "send": 24, "skip": 24, "good": 75, "bad": 75, "explain": 75, "incorrect": 75}
 
 
 def written(text: str | bytes) -> Path:
@@ -27,7 +29,7 @@ def problems(text: str | bytes) -> list[str]:
 
 def test_without_a_file_the_sentences_are_the_bridge_s_own() -> None:
     assert load(None) == Messages()
-    assert all(text.strip() for text in asdict(Messages()).values())
+    assert all("".join(text).strip() for text in asdict(Messages()).values())
 
 
 def test_an_empty_file_changes_nothing() -> None:
@@ -54,6 +56,24 @@ def test_several_lines_are_a_sentence_too() -> None:
 )
 def test_the_minutes_are_filled_in(sentence: str, said: str) -> None:
     assert load(written(f'busy = "{sentence}"')).busy.format(minutes=3) == said
+
+
+def test_the_place_in_line_is_filled_in() -> None:
+    assert load(written('waiting = "waits as {place}."')).waiting.format(place=3) == "waits as 3."
+    assert "waiting has a brace" in problems('waiting = "waits {minutes} min"')[0]
+    assert "help has no {place} to fill in" in problems('help = "you are {place}"')[0]
+
+
+def test_the_sentences_that_take_turns_are_a_list() -> None:
+    assert load(written('loading = ["One…", "Two…"]')).loading == ("One…", "Two…")
+    for wrong in ('"One"', "[]", '[""]', "[7]", str(["x"] * 11)):
+        assert "loading should be a list of 1 to 10 texts" in problems(f"loading = {wrong}")[0]
+
+
+@pytest.mark.parametrize(("name", "most"), LABELS.items())
+def test_a_label_has_the_room_that_slack_gives_it(name: str, most: int) -> None:
+    assert getattr(load(written(f'{name} = "{"x" * most}"')), name) == "x" * most
+    assert problems(f'{name} = "{"x" * (most + 1)}"')[0].endswith(f"should be a text of 1 to {most} characters")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +103,7 @@ def test_braces_elsewhere_are_braces() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ('greeting = "Hi"', "greeting is not a sentence of the bridge; there are thinking, help"),
+        ('greeting = "Hi"', "greeting is not a sentence of the bridge; there are thinking, loading"),
         ('help = ""', "help should be a text of 1 to 2000 characters"),
         ('help = "  "', "help should be a text"),
         (f'help = "{"x" * 2_001}"', "help should be a text"),
@@ -114,5 +134,5 @@ def test_a_file_that_cannot_be_read_is_refused(path: str) -> None:
 
 def test_the_documentation_has_every_sentence() -> None:
     [example] = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert tomllib.loads(example) == asdict(Messages())
+    assert tomllib.loads(example) == asdict(Messages()) | {"loading": list(Messages().loading)}
     assert load(written(example)) == Messages()

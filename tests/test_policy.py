@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import policy
-from bridge.models import Emoji, Message, Place, Question, Reaction, Reason, Vote
+from bridge.models import Emoji, Feedback, Message, Place, Question, Reaction, Reason, Vote
 from bridge.policy import (
     Ask,
-    EmojiSet,
+    Opinion,
     Rules,
     Silence,
     after_pause,
@@ -154,25 +154,39 @@ def emoji(name: str, at: str, is_on: bool = True) -> Emoji:
     return Emoji("T1", "C1", "7.000100", "U1", name, is_on, at)
 
 
-def folded(*events: Emoji) -> EmojiSet:
-    found = EmojiSet({})
+def feedback(
+    reaction: Reaction, at: str, reasons: tuple[Reason, ...] = (), words: str = "", message: str = "7.000100"
+) -> Feedback:
+    return Feedback("T1", "C1", message, "U1", at, reaction, reasons, words)
+
+
+def folded(*events: Emoji | Feedback) -> Opinion:
+    found = Opinion()
     for event in events:
         found = found.fold(event)
     return found
 
 
-EVENTS = st.lists(st.builds(emoji, NAMES, TIMES | st.just("5.000001"), st.booleans()), max_size=6)
+SOME_TIMES = TIMES | st.just("5.000001")
+FEEDBACK = st.builds(
+    feedback,
+    st.sampled_from(Reaction),
+    SOME_TIMES,
+    st.sampled_from([(), (Reason.INCORRECT,)]),
+    st.sampled_from(["", "No"]),
+)
+EVENTS = st.lists(st.builds(emoji, NAMES, SOME_TIMES, st.booleans()) | FEEDBACK, max_size=6)
 
 
 @given(EVENTS, st.randoms())
-def test_the_order_of_arrival_does_not_matter(events: list[Emoji], random: Random) -> None:
+def test_the_order_of_arrival_does_not_matter(events: list[Emoji | Feedback], random: Random) -> None:
     shuffled = [*events]
     random.shuffle(shuffled)
     assert folded(*shuffled) == folded(*events)
 
 
 @given(EVENTS)
-def test_what_arrives_twice_counts_once(events: list[Emoji]) -> None:
+def test_what_arrives_twice_counts_once(events: list[Emoji | Feedback]) -> None:
     assert folded(*events, *events) == folded(*events)
 
 
@@ -198,29 +212,42 @@ def test_two_events_of_one_time_come_to_the_same_in_any_order() -> None:
         # By time, not by the alphabet.
         ([emoji("+1", "999999999.000001"), emoji("-1", "1000000000.000001")], DOWN),
         ([emoji("+1", "1.000009"), emoji("-1", "1.000010")], DOWN),
+        # A button counts like an emoji that cannot be taken away.
+        ([feedback(Reaction.DOWNVOTE, "1.0")], DOWN),
+        ([feedback(Reaction.DOWNVOTE, "1.0"), emoji("+1", "2.0")], UP),
+        ([feedback(Reaction.DOWNVOTE, "3.0"), emoji("+1", "2.0")], DOWN),
+        ([feedback(Reaction.DOWNVOTE, "1.0"), emoji("+1", "2.0"), emoji("+1", "3.0", is_on=False)], DOWN),
+        ([feedback(Reaction.DOWNVOTE, "1.0"), feedback(Reaction.UPVOTE, "2.0")], UP),
+        # What the modal brings has the time of the click that opened it.
+        (
+            [feedback(Reaction.DOWNVOTE, "1.0", (Reason.INCORRECT,), "No"), feedback(Reaction.DOWNVOTE, "1.0")],
+            Vote(Reaction.DOWNVOTE, frozenset({Reason.INCORRECT}), "No"),
+        ),
         # Taken away before the event that it was put on arrived.
         ([emoji("x", "2.0", is_on=False), emoji("x", "1.0"), emoji("heart", "0.5")], UP),
     ],
 )
-def test_the_newest_that_is_left_counts(events: list[Emoji], expected: Vote | None) -> None:
+def test_the_newest_that_is_left_counts(events: list[Emoji | Feedback], expected: Vote | None) -> None:
     for arrival in permutations(events):
         assert folded(*arrival).vote(REACTIONS) == expected
 
 
 @given(EVENTS)
-def test_the_vote_is_that_of_the_newest_emoji_that_is_there(events: list[Emoji]) -> None:
-    by_name: dict[str, Emoji] = {}
-    for event in sorted(events, key=lambda event: (_seconds(event), event.is_on)):
-        by_name[event.name] = event
-    there = [event for event in by_name.values() if event.is_on and meaning(event.name, REACTIONS)]
+def test_the_vote_is_that_of_the_newest_that_is_there(events: list[Emoji | Feedback]) -> None:
+    there: dict[str, tuple[tuple[int, int], Vote | None]] = {}
+    for event in sorted(events, key=lambda event: (_seconds(event), isinstance(event, Feedback) or event.is_on)):
+        if isinstance(event, Feedback):
+            there[f"said {event.at} {event.vote}"] = (_seconds(event), event.vote)
+        elif event.is_on and meaning(event.name, REACTIONS):
+            there[event.name] = (_seconds(event), meaning(event.name, REACTIONS))
+        else:
+            there.pop(event.name, None)
     vote = folded(*events).vote(REACTIONS)
-    newest = max(map(_seconds, there), default=None)
-    assert vote in {meaning(event.name, REACTIONS) for event in there if _seconds(event) == newest} | (
-        set() if there else {None}
-    )
+    newest = max((at for at, _ in there.values()), default=None)
+    assert vote in {vote for at, vote in there.values() if at == newest} | (set() if there else {None})
 
 
-def _seconds(event: Emoji) -> tuple[int, int]:
+def _seconds(event: Emoji | Feedback) -> tuple[int, int]:
     seconds, fraction = event.at.split(".")
     return int(seconds), int(fraction)
 

@@ -1,4 +1,3 @@
-import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,10 +12,12 @@ from structlog.testing import capture_logs
 
 from bridge import redis_client
 from bridge.chat import ChatBusyError, ChatError, ChatRefusedError, ChatUnclearError, MessageGoneError
+from bridge.messages import Messages
 from bridge.models import Place, Question, Reply
 from bridge.pauses import Pauses
 from bridge.playground.serving import served
 from bridge.playground.slack import SimulatedSlack
+from bridge.rate_limit import RateLimit
 from bridge.slack import write
 from bridge.slack.chat import (
     PAUSE_SECONDS,
@@ -31,8 +32,9 @@ from bridge.slack.chat import (
 from bridge.slack.manifest import SCOPES
 from bridge.slack.read import Identity
 from bridge.status import Status
+from bridge.work import Beside
 from tests.rig import ADA, ELSEWHERE, GENERAL, HELP
-from tests.waiting import Naps, eventually
+from tests.waiting import eventually
 
 PATIENT = aiohttp.ClientTimeout(total=10)
 IMPATIENT = aiohttp.ClientTimeout(total=0.2)
@@ -50,7 +52,7 @@ class Calls:
             self.client,
             identity,
             pauses=Pauses(redis, identity.team),
-            sources_title="Sources",
+            says=Messages(),
             observe=self._observe,
         )
 
@@ -82,8 +84,8 @@ async def calls(redis: Redis) -> AsyncIterator[Calls]:
         yield calls
 
 
-PART = write.parts(Reply("**An answer**"), "Sources")[0]
-OTHER = write.parts(Reply("Another answer"), "Sources")[0]
+PART = write.parts(Reply("**An answer**"), Messages())[0]
+OTHER = write.parts(Reply("Another answer"), Messages())[0]
 
 
 # What a failed reply means
@@ -333,7 +335,7 @@ async def test_the_status_comes_and_goes(calls: Calls) -> None:
 
 async def test_a_reply_is_divided_under_the_bridge_s_own_heading(calls: Calls) -> None:
     reply = Reply("word " * 4_000)
-    assert calls.chat.parts(reply) == write.parts(reply, "Sources")
+    assert calls.chat.parts(reply) == write.parts(reply, Messages())
 
 
 # Finding again
@@ -342,11 +344,11 @@ async def test_a_reply_is_divided_under_the_bridge_s_own_heading(calls: Calls) -
 async def test_what_was_posted_is_found_again(calls: Calls) -> None:
     asked = await calls.ask()
     first, again, second = [await calls.chat.post(asked, number, PART) for number in (0, 0, 1)]
-    assert await calls.chat.find(asked) == {0: [first, again], 1: [second]}
+    assert (await calls.chat.find(asked)).parts == {0: [first, again], 1: [second]}
 
 
 async def test_nothing_is_found_where_nothing_is(calls: Calls) -> None:
-    assert await calls.chat.find(await calls.ask()) == {}
+    assert (await calls.chat.find(await calls.ask())).parts == {}
 
 
 async def test_a_lost_reply_of_slack_s_is_found(calls: Calls) -> None:
@@ -355,7 +357,7 @@ async def test_a_lost_reply_of_slack_s_is_found(calls: Calls) -> None:
     with pytest.raises(ChatUnclearError):
         await calls.chat.post(asked, 0, PART)
     [shown] = calls.replies(asked)
-    assert await calls.chat.find(asked) == {0: [shown["ts"]]}
+    assert (await calls.chat.find(asked)).parts == {0: [shown["ts"]]}
 
 
 async def test_replies_to_other_questions_of_the_thread_are_not_found(calls: Calls) -> None:
@@ -363,7 +365,7 @@ async def test_replies_to_other_questions_of_the_thread_are_not_found(calls: Cal
     await calls.chat.post(asked, 0, PART)
     follow_up = question(GENERAL, await calls.slack.say(ADA, GENERAL, "And?", thread=asked.id), asked.id)
     ts = await calls.chat.post(follow_up, 0, PART)
-    assert await calls.chat.find(follow_up) == {0: [ts]}
+    assert (await calls.chat.find(follow_up)).parts == {0: [ts]}
 
 
 async def test_a_long_thread_is_searched_page_by_page_and_forgeries_are_not_found(calls: Calls) -> None:
@@ -373,7 +375,7 @@ async def test_a_long_thread_is_searched_page_by_page_and_forgeries_are_not_foun
         forged = {"text": f"reply {number}", "metadata": write.metadata(asked.id, 0)}
         calls.slack.workspace.post("U0BUILDS" if number % 2 else ADA, channel, forged, asked.id)
     ts = await calls.chat.post(asked, 0, PART)
-    assert await calls.chat.find(asked) == {0: [ts]}
+    assert (await calls.chat.find(asked)).parts == {0: [ts]}
     pages = [call.args for call in calls.slack.calls if call.method == "conversations.replies"]
     assert len(pages) == 3
     assert {page["oldest"] for page in pages} == {asked.id}
@@ -535,15 +537,16 @@ async def test_without_redis_slack_is_not_called(calls: Calls, method: str) -> N
     assert list(calls.slack.calls) == []
 
 
-async def test_a_status_without_redis_is_nobodys_trouble(calls: Calls) -> None:
-    asked, beside = await calls.ask(), set[asyncio.Task[None]]()
+async def test_a_status_without_redis_is_nobodys_trouble(calls: Calls, redis: Redis) -> None:
+    asked, beside = await calls.ask(), Beside()
     with capture_logs() as logs:
 
         def failures() -> int:
             return [entry["event"] for entry in logs].count("status_failed")
 
         async with without_redis(calls) as chat:
-            async with Status(chat, asked, "x", has_posted=lambda: False, beside=beside, sleep=Naps()):
+            changes = RateLimit(redis, "statuses", limit=10)
+            async with Status(chat, asked, "x", changes=changes, has_posted=lambda: False, beside=beside):
                 await eventually(lambda: failures() == 1)
-            await asyncio.gather(*beside)
+            await eventually(lambda: [entry["event"] for entry in logs].count("aside_failed") == 1)
     assert failures() == 2

@@ -1,12 +1,13 @@
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.models import Emoji, Message
-from bridge.slack.read import Identity, Ignored, emoji_name, event, permalink, readable, team_of
+from bridge.models import Deletion, Edit, Emoji, Message
+from bridge.slack.read import Event, Identity, Ignored, emoji_name, event, permalink, readable, team_of
 
 BRIDGE = Identity(team="T111", user="U0BRIDGE", bot="B0BRIDGE", url="https://acme.slack.com/")
 Json = dict[str, Any]
@@ -68,7 +69,7 @@ def without(fields: Json, *names: str) -> Json:
     return {name: value for name, value in fields.items() if name not in names}
 
 
-def read(inner: object, **overrides: object) -> Message | Emoji | Ignored:
+def read(inner: object, **overrides: object) -> Event:
     return event(body(inner, **overrides), BRIDGE)
 
 
@@ -157,8 +158,12 @@ def test_a_long_message_is_read_whole() -> None:
 CHANGED = {
     "subtype": "message_changed",
     "hidden": True,
-    "message": without(message(text="updated"), "channel"),
+    "message": without(
+        message(text="updated", edited={"user": "U222", "ts": "1610241800.000000"}), "channel", "event_ts"
+    ),
     "previous_message": without(message(), "channel"),
+    "ts": "1610241800.000900",
+    "event_ts": "1610241800.000900",
 }
 TOMBSTONE = {
     "subtype": "message_changed",
@@ -172,17 +177,106 @@ TOMBSTONE = {
         "ts": "1704604884.175949",
         "thread_ts": "1704604884.175949",
     },
-    "previous_message": without(message(), "channel"),
+    "previous_message": without(message(ts="1704604884.175949"), "channel"),
+    "event_ts": "1704604890.000700",
 }
-DELETED = {"subtype": "message_deleted", "hidden": True, "deleted_ts": "1665368619.804829"}
+DELETED = {
+    "subtype": "message_deleted",
+    "hidden": True,
+    "deleted_ts": "1610241741.000200",
+    "previous_message": without(message(), "channel"),
+    "event_ts": "1610241900.000200",
+}
+
+
+def changed(now: dict[str, object], before: dict[str, object], **more: object) -> dict[str, object]:
+    """Give the event of a change in which the message's own fields are `now`, and were `before`."""
+    event = message(**CHANGED)
+    event["message"] = {**CHANGED["message"], **now}  # type: ignore[dict-item] # JSON
+    event["previous_message"] = {**CHANGED["previous_message"], **before}  # type: ignore[dict-item] # JSON
+    return without(event, "user", "text") | more
+
+
+def test_an_edit_is_the_message_as_it_is_now() -> None:
+    found = read(changed({}, {}))
+    assert isinstance(found, Edit)
+    assert (found.message.text, found.message.id, found.message.user) == ("updated", "1610241741.000200", "U222")
+    assert (found.at, found.message.written_at) == ("1610241800.000900", 1610241800.0009)
+    assert found.age == pytest.approx(59.0007)
+
+
+def test_an_edited_reply_names_its_thread() -> None:
+    found = read(changed({"thread_ts": "1610241700.000100"}, {"thread_ts": "1610241700.000100"}))
+    assert isinstance(found, Edit)
+    assert found.message.thread == "1610241700.000100"
+
+
+EDITED = {"edited": {"user": "U222", "ts": "1610241790.000000"}}
+NO_EDITS = {
+    "an unfurl": ({"text": "How do I rotate keys?", "edited": None, "attachments": [{"id": 1}]}, {}, "no_edit"),
+    "an unfurl of a message edited before": (EDITED, EDITED, "no_edit"),
+    "a change of the thread": ({"text": "How do I rotate keys?", "reply_count": 2, "edited": None}, {}, "no_edit"),
+    "an edit that leaves the text": ({"text": "How do I rotate keys?"}, {}, "no_edit"),
+    "an odd mark of an edit": ({"edited": "yes"}, {}, "no_edit"),
+    "an edit by a bot": ({"bot_id": "B999"}, {}, "bot"),
+    "an edit of our own": ({"user": "U0BRIDGE"}, {"user": "U0BRIDGE"}, "bot"),
+    "an edit of a join": ({"subtype": "channel_join"}, {}, "subtype"),
+    "no time": ({}, {}, "malformed"),
+}
+
+
+@pytest.mark.parametrize("name", NO_EDITS)
+def test_what_is_no_edit(name: str) -> None:
+    now, before, reason = NO_EDITS[name]
+    more = {"event_ts": "soon"} if name == "no time" else {}
+    assert read(changed(now, before, **more)) == Ignored(reason)  # type: ignore[arg-type] # JSON
+
+
+@pytest.mark.parametrize(
+    ("inner", "ts", "at", "age"),
+    [
+        (TOMBSTONE, "1704604884.175949", "1704604890.000700", 5.824751),
+        (DELETED, "1610241741.000200", "1610241900.000200", 159.0),
+    ],
+    ids=["with replies", "without"],
+)
+def test_a_deletion_names_what_is_gone(inner: dict[str, object], ts: str, at: str, age: float) -> None:
+    found = read(without(message(**inner), "user", "text"))
+    assert isinstance(found, Deletion)
+    assert (found.team, found.channel, found.id, found.thread, found.user) == ("T111", "C111", ts, None, "U222")
+    assert found.at == at
+    assert found.age == pytest.approx(age)
+
+
+def test_a_deleted_reply_names_its_thread() -> None:
+    gone = {**DELETED, "previous_message": without(message(thread_ts="1610241700.000100"), "channel")}
+    found = read(without(message(**gone), "user", "text"))
+    assert isinstance(found, Deletion)
+    assert found.thread == "1610241700.000100"
+
+
+@pytest.mark.parametrize(
+    ("previous", "reason"),
+    [
+        ({"subtype": "tombstone", "user": "USLACKBOT"}, "tombstone"),
+        ({"user": "U0BRIDGE"}, "bot"),
+        ({"user": None}, "bot"),
+    ],
+)
+def test_what_is_no_deletion_of_a_question(previous: dict[str, object], reason: str) -> None:
+    gone = {**DELETED, "previous_message": {**without(message(), "channel"), **previous}}
+    assert read(without(message(**gone), "user", "text")) == Ignored(reason)
+
+
+def test_people_of_another_company_and_their_channels_are_known() -> None:
+    found = read_message(message(user_team="T222", team="T222"), is_ext_shared_channel=True)
+    assert (found.team, found.user_team, found.is_shared) == ("T111", "T222", True)
+    assert read_message(message(team="odd one")).user_team == ""
 
 
 @pytest.mark.parametrize(
     ("inner", "reason"),
     [
-        pytest.param(without(message(**CHANGED), "user", "text"), "subtype", id="edit"),
-        pytest.param(without(message(**TOMBSTONE), "user", "text"), "subtype", id="deletion of a root"),
-        pytest.param(without(message(**DELETED), "user", "text"), "subtype", id="deletion"),
         pytest.param(message(subtype="bot_message", bot_id="B1"), "subtype", id="bot by subtype"),
         *(
             pytest.param(message(subtype=subtype), "subtype", id=subtype)
@@ -421,18 +515,28 @@ def test_any_body_is_read(whole: object) -> None:
     assert event(whole, BRIDGE) == Ignored("malformed")
 
 
-@given(st.sampled_from([message(), message(type="app_mention"), reaction()]), st.data())
+CHANGES = [message(**CHANGED), message(**TOMBSTONE), message(**DELETED)]
+
+
+@given(st.sampled_from([message(), message(type="app_mention"), reaction(), *CHANGES]), st.data())
 def test_any_change_to_an_event_is_read(inner: Json, data: st.DataObject) -> None:
     names = st.sampled_from([*inner, "subtype", "thread_ts", "bot_id"])
     changed = inner | data.draw(st.dictionaries(names, JSON_VALUES, max_size=3))
     found = event(body(changed, authorizations=data.draw(JSON_VALUES)), BRIDGE)
     if isinstance(found, Ignored):
-        assert found.reason in {"malformed", "bot", "subtype", "other_event", "not_a_message", "elsewhere"}
-    elif isinstance(found, Message):
-        # Everything can be written to Redis and sent to Kapa.
-        json.dumps([found.text, found.client_id, found.origin_url, found.user], ensure_ascii=False).encode("utf-8")
+        assert found.reason in {
+            "malformed",
+            "bot",
+            "subtype",
+            "other_event",
+            "not_a_message",
+            "elsewhere",
+            "no_edit",
+            "tombstone",
+        }
     else:
-        found.to_json().encode("utf-8")
+        # Everything can be written to Redis and sent to Kapa.
+        json.dumps(asdict(found), ensure_ascii=False).encode("utf-8")
 
 
 # Reactions

@@ -46,14 +46,14 @@ async def test_a_ballot_tells_what_is_known_of_the_answer(redis: Redis, store: S
 
 
 async def test_each_person_has_a_ballot_for_each_message(redis: Redis, store: Store) -> None:
-    await write(redis, store.answer(MESSAGE, "qa-1"), store.vote(MESSAGE, ADA, "up"), store.vote("t:c:3.0", ADA, "x"))
+    await write(redis, store.answer(MESSAGE, "qa-1"), *store.vote(MESSAGE, ADA, "up"), *store.vote("t:c:3.0", ADA, "x"))
     assert await store.ballot(MESSAGE, ADA) == Ballot("qa-1", "up")
     assert await store.ballot(MESSAGE, GRACE) == Ballot("qa-1", None)
     assert await store.ballot("t:c:3.0", ADA) == Ballot(None, "x")
 
 
 async def test_everything_lives_for_the_same_time_on_one_hash_slot(redis: Redis, store: Store) -> None:
-    writes = [store.thread(LINE, "x"), store.answer(MESSAGE, "x"), store.vote(MESSAGE, ADA, "x")]
+    writes = [store.thread(LINE, "x"), store.answer(MESSAGE, "x"), *store.vote(MESSAGE, ADA, "x")]
     await write(redis, *writes)
     for each in writes:
         assert each.key.startswith("{bridge}:")

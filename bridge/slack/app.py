@@ -12,7 +12,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import structlog
-from slack_bolt.async_app import AsyncApp
+from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.authorization.async_authorize import AsyncAuthorize
 from slack_bolt.response import BoltResponse
@@ -20,23 +20,29 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bridge import policy, redis_client
 from bridge.inbox import Inbox, Item, Put
-from bridge.models import Emoji, Message, Vote
+from bridge.messages import Messages
+from bridge.models import Deletion, Edit, Emoji, Feedback, Message, Question, Reaction, Vote
 from bridge.policy import Ask, Rules
-from bridge.slack import read
-from bridge.slack.read import Identity
+from bridge.slack import interactions, read, write
+from bridge.slack.chat import call
+from bridge.slack.interactions import Pressed, WantsToExplain
+from bridge.slack.read import Identity, Ignored
 from bridge.store import Store
+from bridge.work import Beside
 
 # Slack waits three seconds (https://docs.slack.dev/apis/events-api) and sends again what it got no answer to.
 TAKE_IN_SECONDS: Final = 2.5
+INTERACTIONS: Final = frozenset({"block_actions", "view_submission"})
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Puts what an event asks for into the inbox.
+    """Puts what an event or an interaction asks for into the inbox.
 
-    `on_event(result)` hears what became of each event, as a constant word.
+    `ask_why(trigger, about)` opens the modal that asks what was wrong, beside everything else. `on_event(result)` hears
+    what became of each event, as a constant word.
     """
 
     questions: Inbox
@@ -45,6 +51,7 @@ class Intake:
     identity: Identity
     rules: Rules
     reactions: Mapping[str, Vote]
+    ask_why: Callable[[str, Mapping[str, str]], None]
     on_event: Callable[[str], None] = lambda result: None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -57,6 +64,10 @@ class Intake:
             match read.event(body, self.identity):
                 case Message() as message:
                     result = await self._message(message)
+                case Edit() as edit:
+                    result = await self._edit(edit)
+                case Deletion() as deletion:
+                    result = await self._deletion(deletion)
                 case Emoji() as emoji:
                     result = await self._emoji(emoji)
                 case read.Ignored(reason):
@@ -64,13 +75,41 @@ class Intake:
         self.on_event(result)
         log.debug("event_taken_in", result=result, event_id=body.get("event_id"))
 
+    async def interact(self, body: Mapping[str, Any]) -> None:
+        """Read an interaction's payload and put what it says into the inbox; raises as `take_in` does.
+
+        Source: https://docs.slack.dev/interactivity/handling-user-interaction; what is not acknowledged is shown to the
+        person as having failed, and not sent again.
+        """
+        async with asyncio.timeout(TAKE_IN_SECONDS):
+            match interactions.interaction(body, self.identity):
+                case Pressed(feedback, trigger):
+                    result = await self._feedback(feedback)
+                    if feedback.reaction is Reaction.DOWNVOTE:
+                        self.ask_why(trigger, interactions.about(feedback))
+                case WantsToExplain(about, trigger):
+                    result = "asked_why"
+                    self.ask_why(trigger, about)
+                case Feedback() as feedback:
+                    result = await self._feedback(feedback)
+                case Ignored(reason):
+                    result = reason
+        self.on_event(result)
+
+    async def _feedback(self, feedback: Feedback) -> str:
+        first = await self.store.first_message(f"{feedback.team}:{feedback.channel}:{feedback.message}")
+        feedback = replace(feedback, answer=first)
+        kind = "said" if feedback.reasons or feedback.words else "pressed"
+        id_ = f"{feedback.line}:{feedback.message}:{feedback.user}:{kind}:{feedback.reaction}:{feedback.at}"
+        return await self.votes.put(Item(id_, feedback.line, feedback.at, feedback.to_json()), seen=[id_])
+
     async def _message(self, message: Message) -> str:
         decision = policy.consider(message, self.rules)
         if not isinstance(decision, Ask):
             return decision
         question = decision.question
         item = Item(
-            id=f"{message.team}:{message.channel}:{message.id}",
+            id=policy.place_mark(question),
             line=question.line,
             order=question.id,
             payload=question.to_json(),
@@ -86,6 +125,23 @@ class Intake:
         if put is Put.ACCEPTED:
             place = question.place
             log.info("question_accepted", channel=place.channel, thread=place.thread, question=question.id)
+        return put
+
+    async def _edit(self, edit: Edit) -> str:
+        question = policy.reconsider(edit, self.rules)
+        return await self._revise(question) if isinstance(question, Question) else question
+
+    async def _deletion(self, deletion: Deletion) -> str:
+        return await self._revise(policy.withdraw(deletion), deletion.age)
+
+    async def _revise(self, question: Question, age_seconds: float = 0) -> str:
+        mark = policy.place_mark(question)
+        item = Item(id=mark, line=question.line, order=question.revision, payload=question.to_json())
+        put = await self.questions.revise(item, message=mark, is_gone=question.is_deleted, age_seconds=age_seconds)
+        if put in {Put.ACCEPTED, Put.REVISED}:
+            log.info(
+                "question_revised", channel=question.place.channel, thread=question.place.thread, question=question.id
+            )
         return put
 
     async def _emoji(self, emoji: Emoji) -> str:
@@ -113,6 +169,26 @@ class _Authorize(AsyncAuthorize):
         return self._result
 
 
+class AskWhy:
+    """Opens the modal that asks what was wrong, beside everything else: a trigger is good for three seconds."""
+
+    def __init__(self, client: AsyncWebClient, says: Messages) -> None:
+        self._client = client
+        self._says = says
+        self._beside = Beside()
+
+    def __call__(self, trigger: str, about: Mapping[str, str]) -> None:
+        """Source: https://docs.slack.dev/reference/methods/views.open."""
+        self._beside.start(self._open(trigger, write.why(self._says, about)))
+
+    async def _open(self, trigger: str, view: Mapping[str, Any]) -> None:
+        await call("views.open", self._client.views_open(trigger_id=trigger, view=dict(view)))
+
+    async def close(self) -> None:
+        """End what is still being opened."""
+        await self._beside.close()
+
+
 def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
     """Build the Bolt app. Signatures are verified by the door (`http`) before Bolt sees anything."""
     app = AsyncApp(
@@ -130,7 +206,7 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
         if kind == "app_rate_limited":
             log.warning("events_rate_limited", minute=body.get("minute_rate_limited"))
             return BoltResponse(status=200)
-        if kind != "event_callback":
+        if kind not in {"event_callback", *INTERACTIONS}:
             log.debug("payload_unused", type=str(kind)[:50])
             return BoltResponse(status=200)
         if not _has_shape(body):
@@ -144,9 +220,16 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
     async def on_event(body: Mapping[str, Any]) -> None:
         await intake.take_in(body)
 
+    async def on_interaction(ack: AsyncAck, body: Mapping[str, Any]) -> None:
+        await intake.interact(body)
+        await ack()
+
+    app.action(re.compile(""))(on_interaction)
+    app.view(re.compile(""))(on_interaction)
+
     @app.error
     async def on_error(error: Exception, body: Any) -> BoltResponse:
-        """Say that the event was not taken in, so that Slack sends it again."""
+        """Say that the event was not taken in, so that Slack sends it again, or that an interaction failed."""
         if not _has_shape(body):
             # Bolt itself stumbles over some of these before the middleware above sees them.
             intake.on_event("malformed")
@@ -159,6 +242,8 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
 
 
 def _has_shape(body: Any) -> bool:
+    if isinstance(body, dict) and body.get("type") in INTERACTIONS:
+        return True
     event = body.get("event") if isinstance(body, dict) else None
     return isinstance(event, dict) and isinstance(event.get("type"), str)
 

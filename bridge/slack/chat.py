@@ -4,7 +4,8 @@ No call is ever repeated here: who calls knows whether that is safe. What Slack 
 until Slack takes it again.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -14,8 +15,20 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from bridge.chat import ChatBusyError, ChatError, ChatRefusedError, ChatUnclearError, MessageGoneError, Part
-from bridge.models import Place, Question, Reply
+from bridge.chat import (
+    ChatBusyError,
+    ChatError,
+    ChatRefusedError,
+    ChatUnclearError,
+    Extent,
+    Found,
+    MessageGoneError,
+    Part,
+    StreamEndedError,
+    StreamRefusedError,
+)
+from bridge.messages import Messages
+from bridge.models import Place, Question, Reply, Whisper
 from bridge.pauses import Pauses
 from bridge.slack import write
 from bridge.slack.read import Identity
@@ -31,6 +44,29 @@ POST: Final = "chat.postMessage"
 _UNCLEAR: Final = {"internal_error", "fatal_error", "request_timeout", "service_unavailable", "accesslimited"}
 _GONE: Final = {"message_not_found", "cant_update_message", "edit_window_closed"}
 _TOO_MUCH: Final = {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"}
+_ENDED: Final = {"message_not_in_streaming_state", "stopped_by_user"}
+_STILL_GROWING: Final = "streaming_state_conflict"
+# They say nothing of streams: a plain post would be refused as well.
+_NOT_HERE: Final = {
+    "channel_not_found",
+    "is_archived",
+    "not_in_channel",
+    "restricted_action",
+    "restricted_action_read_only_channel",
+    "restricted_action_thread_locked",
+    "thread_not_found",
+}
+_NOT_SO: Final = {
+    "channel_type_not_supported": Extent.CHANNEL,
+    "method_not_supported_for_channel_type": Extent.CHANNEL,
+    "invalid_arguments": Extent.ONCE,
+    "missing_recipient_team_id": Extent.ONCE,
+    "missing_recipient_user_id": Extent.ONCE,
+    "msg_too_long": Extent.ONCE,
+    "team_not_found": Extent.ONCE,
+    "user_not_found": Extent.ONCE,
+    "user_not_in_channel": Extent.ONCE,
+}
 
 Observe = Callable[[str, str, float], None]
 log = structlog.get_logger()
@@ -105,18 +141,18 @@ class SlackChat:
         identity: Identity,
         *,
         pauses: Pauses,
-        sources_title: str,
+        says: Messages,
         observe: Observe = lambda method, outcome, seconds: None,
     ) -> None:
         self._client = client
         self._identity = identity
         self._pauses = pauses
-        self._sources_title = sources_title
+        self._says = says
         self._observe = observe
 
     def parts(self, reply: Reply) -> Sequence[Part]:
         """Divide a reply into messages."""
-        return write.parts(reply, self._sources_title)
+        return write.parts(reply, self._says)
 
     async def post(self, question: Question, number: int, part: Part) -> str:
         """Post a part into the question's thread; return its ts."""
@@ -129,15 +165,92 @@ class SlackChat:
             "unfurl_media": False,
         }
         reply = await self._shown(POST, channel, lambda shown: self._client.chat_postMessage(**body, **shown), part)
-        ts = reply.get("ts")
-        if not isinstance(ts, str):
-            raise ChatUnclearError("no_ts")
-        return ts
+        return _ts(reply)
 
     async def edit(self, place: Place, message: str, part: Part) -> None:
         """Replace the message with ts `message`."""
+        try:
+            await self._update(place, message, part)
+        except ChatRefusedError as refused:
+            if refused.reason != _STILL_GROWING:
+                raise
+            await self._end_stream(place, message)
+            await self._update(place, message, part)
+
+    async def _update(self, place: Place, message: str, part: Part) -> None:
         target: dict[str, Any] = {"channel": place.channel, "ts": message, "unfurl_links": False, "unfurl_media": False}
         await self._shown("chat.update", place.channel, lambda shown: self._client.chat_update(**target, **shown), part)
+
+    async def start(self, question: Question, part: Part) -> str:
+        """Start a stream in the question's thread; return its message's ts.
+
+        Source: https://docs.slack.dev/reference/methods/chat.startStream, which takes no metadata.
+        """
+        place = question.place
+        try:
+            reply = await self._call(
+                "chat.startStream",
+                place.channel,
+                lambda: self._client.chat_startStream(
+                    channel=place.channel,
+                    thread_ts=place.thread,
+                    markdown_text=write.growing(part),
+                    recipient_team_id=question.user_team or place.team,
+                    recipient_user_id=question.user,
+                ),
+            )
+        except ChatRefusedError as refused:
+            if refused.reason in _NOT_HERE:
+                raise
+            extent = _NOT_SO.get(refused.reason, Extent.WORKSPACE)
+            raise StreamRefusedError(refused.reason, extent) from None
+        return _ts(reply)
+
+    async def grow(self, place: Place, message: str, shown: Part, part: Part) -> None:
+        """Append to a stream. Source: https://docs.slack.dev/reference/methods/chat.appendStream."""
+        more = write.rest(shown, part, is_draft=True)
+        if more is None:
+            raise StreamEndedError("not_a_continuation")
+        if more:
+            await self._call(
+                "chat.appendStream",
+                place.channel,
+                lambda: self._client.chat_appendStream(channel=place.channel, ts=message, markdown_text=more),
+            )
+
+    async def complete(self, question: Question, number: int, message: str, shown: Part, part: Part) -> None:
+        """Stop a stream, with what is still to be shown and what stands below it.
+
+        Source: https://docs.slack.dev/reference/methods/chat.stopStream.
+        """
+        channel, more = question.place.channel, write.rest(shown, part, is_draft=False)
+        if more is None:
+            raise StreamEndedError("not_a_continuation")
+        try:
+            await self._call(
+                "chat.stopStream",
+                channel,
+                lambda: self._client.chat_stopStream(
+                    channel=channel,
+                    ts=message,
+                    markdown_text=more or None,
+                    blocks=write.below(part) or None,
+                    metadata=write.metadata(question.id, number),
+                ),
+            )
+        except ChatRefusedError as refused:
+            # What is wrong with the blocks is found, and left out, by an edit.
+            raise StreamEndedError(refused.reason) if refused.reason in _TOO_MUCH else refused from None
+
+    async def _end_stream(self, place: Place, message: str) -> None:
+        try:
+            await self._call(
+                "chat.stopStream",
+                place.channel,
+                lambda: self._client.chat_stopStream(channel=place.channel, ts=message),
+            )
+        except StreamEndedError:
+            return
 
     async def delete(self, place: Place, message: str) -> None:
         """Delete the message with ts `message`; that there is none is fine."""
@@ -148,23 +261,36 @@ class SlackChat:
         except MessageGoneError:
             return
 
-    async def find(self, question: Question) -> Mapping[int, Sequence[str]]:
-        """Look through the thread, from the question on, for what was posted in reply to it."""
-        found: dict[int, list[str]] = {}
+    async def find(self, question: Question) -> Found:
+        """Look through the thread, from the question on."""
+        named: dict[int, list[str]] = {}
+        unnamed: list[str] = []
+        is_replied = False
+        async for message in self._later(question):
+            posted = write.read_metadata(message)
+            if not self._is_ours(message):
+                is_replied = is_replied or write.is_from_person(message)
+            elif posted is None:
+                unnamed.append(message["ts"])
+            elif posted[0] == question.id:
+                named.setdefault(posted[1], []).append(message["ts"])
+        return Found({number: sorted(posted) for number, posted in named.items()}, sorted(unnamed), is_replied)
+
+    async def _later(self, question: Question) -> AsyncIterator[Mapping[str, Any]]:
         cursor = ""
         for _ in range(PAGES_OF_REPLIES):
-            page = await self._replies(question, cursor)
+            page = await self._replies(question.place, question.place.thread, oldest=question.id, cursor=cursor)
             messages = page.get("messages")
             for message in messages if isinstance(messages, list) else ():
-                posted = write.read_metadata(message)
-                if posted and posted[0] == question.id and self._is_ours(message):
-                    found.setdefault(posted[1], []).append(message["ts"])
+                ts = message.get("ts") if isinstance(message, dict) else None
+                # The thread's first message comes with every page.
+                if isinstance(ts, str) and ts > question.id:
+                    yield message
             cursor = _next_cursor(page)
             if not cursor:
-                break
-        return {number: sorted(posted) for number, posted in found.items()}
+                return
 
-    async def show_status(self, place: Place, text: str) -> None:
+    async def show_status(self, place: Place, text: str, loading: Sequence[str] = ()) -> None:
         """Show or take back the line that says the bridge is at work.
 
         Source: https://docs.slack.dev/reference/methods/assistant.threads.setStatus.
@@ -173,26 +299,42 @@ class SlackChat:
             "assistant.threads.setStatus",
             place.channel,
             lambda: self._client.assistant_threads_setStatus(
-                channel_id=place.channel, thread_ts=place.thread, status=text
+                channel_id=place.channel, thread_ts=place.thread, status=text, loading_messages=list(loading) or None
             ),
         )
 
+    async def whisper(self, place: Place, user: str, whisper: Whisper) -> None:
+        """Post an ephemeral message. Source: https://docs.slack.dev/reference/methods/chat.postEphemeral."""
+        target: dict[str, Any] = {"channel": place.channel, "user": user, "thread_ts": place.thread or None}
+        await self._call(
+            "chat.postEphemeral",
+            place.channel,
+            lambda: self._client.chat_postEphemeral(**target, **write.whisper(whisper, self._says)),
+        )
+
+    async def thread_of(self, place: Place, message: str) -> str:
+        """Ask for the message itself: an event about a reaction does not say where its message stands."""
+        page = await self._replies(place, message, limit=1)
+        messages = page.get("messages")
+        found = messages[0] if isinstance(messages, list) and messages else None
+        thread = found.get("thread_ts") if isinstance(found, dict) and found.get("ts") == message else None
+        return thread if isinstance(thread, str) else ""
+
     def _is_ours(self, message: Mapping[str, Any]) -> bool:
-        if not isinstance(message.get("ts"), str):
-            return False
         return message.get("user") == self._identity.user or message.get("bot_id") == self._identity.bot != ""
 
-    async def _replies(self, question: Question, cursor: str) -> Mapping[str, Any]:
-        place = question.place
+    async def _replies(
+        self, place: Place, ts: str, *, oldest: str = "", limit: int = 200, cursor: str = ""
+    ) -> Mapping[str, Any]:
         return await self._call(
             "conversations.replies",
             place.channel,
             lambda: self._client.conversations_replies(
                 channel=place.channel,
-                ts=place.thread,
-                oldest=question.id,
+                ts=ts,
+                oldest=oldest or None,
                 include_all_metadata=True,
-                limit=200,
+                limit=limit,
                 cursor=cursor or None,
             ),
         )
@@ -200,13 +342,15 @@ class SlackChat:
     async def _shown(
         self, method: str, channel: str, send: Callable[[Mapping[str, Any]], Awaitable[Any]], part: Part
     ) -> Mapping[str, Any]:
-        try:
-            return await self._call(method, channel, lambda: send(part))
-        except ChatRefusedError as refusal:
-            if refusal.reason not in _TOO_MUCH or "blocks" not in part:
-                raise
-        # Slack finds fault with the blocks: the plain text is better than silence.
-        return await self._call(method, channel, lambda: send({"text": part["text"]}))
+        """Send a part; where Slack finds fault with its blocks, a simpler form is better than silence."""
+        for form in (part, *write.plainer(part)):
+            try:
+                return await self._call(method, channel, partial(send, form))
+            except ChatRefusedError as refusal:
+                if refusal.reason not in _TOO_MUCH:
+                    raise
+                refused = refusal
+        raise refused
 
     async def _call(self, method: str, channel: str, send: Callable[[], Awaitable[Any]]) -> Mapping[str, Any]:
         left = await self._pauses.left(scopes(method, channel))
@@ -241,6 +385,13 @@ class SlackChat:
             self._observe(method, outcome, monotonic() - started)
 
 
+def _ts(reply: Mapping[str, Any]) -> str:
+    ts = reply.get("ts")
+    if not isinstance(ts, str):
+        raise ChatUnclearError("no_ts")
+    return ts
+
+
 def _next_cursor(page: Mapping[str, Any]) -> str:
     metadata = page.get("response_metadata")
     cursor = metadata.get("next_cursor") if isinstance(metadata, dict) else None
@@ -252,6 +403,7 @@ _OUTCOMES: Final[Mapping[type[ChatError], str]] = {
     ChatUnclearError: "unclear",
     ChatRefusedError: "refused",
     MessageGoneError: "refused",
+    StreamEndedError: "refused",
 }
 
 
@@ -282,6 +434,8 @@ def refusal(status: int, headers: Mapping[str, str], data: object) -> ChatError:
         return ChatBusyError(RATE_LIMITED, _seconds(headers))
     if status >= 500 or reason in _UNCLEAR or not reason:
         return ChatUnclearError(reason or f"status {status}")
+    if reason in _ENDED:
+        return StreamEndedError(reason)
     return MessageGoneError(reason) if reason in _GONE else ChatRefusedError(reason)
 
 

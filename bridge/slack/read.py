@@ -1,22 +1,23 @@
-"""Reads what Slack sends: an event into a message or an emoji, Slack's markup into readable text.
+"""Reads what Slack sends in events: messages, their edits and deletions, emoji; and Slack's markup as readable text.
 
 Pure: what is done about a message is decided in `policy`. Shapes: https://docs.slack.dev/reference/events.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from bridge.models import Emoji, Message
+from bridge.models import Deletion, Edit, Emoji, Message
 
 # A message with any other subtype is no one's question: https://docs.slack.dev/reference/events/message.
 SUBTYPES_OF_MESSAGES: Final = frozenset({"file_share", "thread_broadcast"})
 # Slack cuts a message off there (https://docs.slack.dev/reference/methods/chat.postMessage, Truncating content).
 MOST_CHARACTERS: Final = 40_000
 SLACKBOT: Final = "USLACKBOT"
+TOMBSTONE: Final = "tombstone"
 # Two names for one emoji (https://docs.slack.dev/reference/events/reaction_added): the first stands for both.
 ALIASES: Final = {"thumbsup": "+1", "thumbsdown": "-1"}
 
@@ -44,10 +45,10 @@ def _or_none(check: Callable[[Any], bool]) -> BeforeValidator:
 
 
 _TS = r"^[0-9]{1,12}\.[0-9]{1,9}$"
-_Id = Annotated[str, Field(pattern=r"^[A-Z0-9]{2,40}$")]
-_Ts = Annotated[str, Field(pattern=_TS)]
+Id = Annotated[str, Field(pattern=r"^[A-Z0-9]{2,40}$")]
+Ts = Annotated[str, Field(pattern=_TS)]
 _OptionalStr = Annotated[str | None, _or_none(lambda value: isinstance(value, str))]
-_OptionalTs = Annotated[
+OptionalTs = Annotated[
     str | None, _or_none(lambda value: isinstance(value, str) and re.fullmatch(_TS, value) is not None)
 ]
 
@@ -64,31 +65,60 @@ class _Event(BaseModel):
 
 
 class _MessageEvent(BaseModel):
-    channel: _Id
-    ts: _Ts
-    user: _Id | None = None
+    channel: Id
+    ts: Ts
+    user: Id | None = None
     text: _OptionalStr = None
-    thread_ts: _OptionalTs = None
+    thread_ts: OptionalTs = None
     bot_id: _OptionalStr = None
     client_msg_id: _OptionalWord = None
     channel_type: _OptionalStr = None
+    team: _OptionalStr = None
+    user_team: _OptionalStr = None
+
+
+class _Edited(BaseModel):
+    ts: Ts
+
+
+class _Version(BaseModel):
+    """What of a changed message tells whether a person changed it."""
+
+    subtype: _OptionalStr = None
+    user: _OptionalStr = None
+    text: _OptionalStr = None
+    ts: OptionalTs = None
+    thread_ts: OptionalTs = None
+    edited: Annotated[_Edited | None, _or_none(lambda value: isinstance(value, dict))] = None
+
+
+class _ChangeEvent(BaseModel):
+    channel: Id
+    event_ts: Ts
+    channel_type: _OptionalStr = None
+    deleted_ts: OptionalTs = None
+    message: _Version = Field(default_factory=_Version)
+    previous_message: _Version = Field(default_factory=_Version)
 
 
 class _Item(BaseModel):
     type: str
-    channel: _Id
-    ts: _Ts
+    channel: Id
+    ts: Ts
 
 
 class _ReactionEvent(BaseModel):
-    user: _Id
+    user: Id
     reaction: Annotated[str, Field(min_length=1, max_length=200)]
-    event_ts: _Ts
+    event_ts: Ts
     item: _Item
     item_user: _OptionalStr = None
 
 
-def event(body: object, identity: Identity) -> Message | Emoji | Ignored:
+Event = Message | Edit | Deletion | Emoji | Ignored
+
+
+def event(body: object, identity: Identity) -> Event:
     """Read the body of an Events API callback.
 
     Whatever is not of Slack's documented shape is Ignored with the reason `malformed`.
@@ -96,12 +126,17 @@ def event(body: object, identity: Identity) -> Message | Emoji | Ignored:
     if not isinstance(body, dict):
         return Ignored("malformed")
     inner = body.get("event")
+    team, is_shared = team_of(body, identity), body.get("is_ext_shared_channel") is True
     try:
-        kind = _Event.model_validate(inner).type
-        if kind in {"message", "app_mention"}:
-            return _message(inner, team_of(body, identity), identity)
-        if kind in {"reaction_added", "reaction_removed"}:
-            return _emoji(inner, kind == "reaction_added", team_of(body, identity), identity)
+        kind = _Event.model_validate(inner)
+        if kind.type == "message" and kind.subtype == "message_changed":
+            return _changed(inner, team, identity, is_shared)
+        if kind.type == "message" and kind.subtype == "message_deleted":
+            return _deleted(inner, team, identity)
+        if kind.type in {"message", "app_mention"}:
+            return _message(inner, team, identity, is_shared)
+        if kind.type in {"reaction_added", "reaction_removed"}:
+            return _emoji(inner, kind.type == "reaction_added", team, identity)
     except ValidationError:
         return Ignored("malformed")
     return Ignored("other_event")
@@ -113,20 +148,21 @@ def team_of(body: dict[str, Any], identity: Identity) -> str:
     first = authorizations[0] if isinstance(authorizations, list) and authorizations else None
     for holder in (first, body):
         team = holder.get("team_id") if isinstance(holder, dict) else None
-        if isinstance(team, str) and re.fullmatch(r"[A-Z0-9]{2,40}", team):
+        if isinstance(team, str) and _team(team):
             return team
     return identity.team
 
 
-def _message(inner: Any, team: str, identity: Identity) -> Message | Ignored:
+def _message(inner: Any, team: str, identity: Identity, is_shared: bool) -> Message | Ignored:
     kind = _Event.model_validate(inner)
-    # An app_mention may carry any subtype of its message; the shapes of edits and deletions differ from a message's.
+    # An app_mention may carry any subtype of its message.
     if kind.subtype is not None and kind.subtype not in SUBTYPES_OF_MESSAGES:
         return Ignored("subtype")
     found = _MessageEvent.model_validate(inner)
     if found.bot_id or found.user in {None, identity.user, SLACKBOT}:
         return Ignored("bot")
     raw = (found.text or "")[:MOST_CHARACTERS]
+    home = _team(found.user_team) or _team(found.team) or team
     return Message(
         team=team,
         channel=found.channel,
@@ -140,7 +176,58 @@ def _message(inner: Any, team: str, identity: Identity) -> Message | Ignored:
         mentions_bridge=kind.type == "app_mention" or _mentions(raw, identity.user),
         addresses_someone_else=_opens_with_someone_else(raw, identity.user),
         written_at=float(found.ts),
+        user_team=home if home != team else "",
+        is_shared=is_shared,
     )
+
+
+def _changed(inner: Any, team: str, identity: Identity, is_shared: bool) -> Edit | Deletion | Ignored:
+    """Tell an edit, and a deletion that left replies behind, from all else that changes a message, such as unfurls.
+
+    Source: https://docs.slack.dev/reference/events/message/message_changed; the tombstone is not documented.
+    """
+    found = _ChangeEvent.model_validate(inner)
+    now, before = found.message, found.previous_message
+    if now.subtype == TOMBSTONE:
+        return _gone(found, now.ts, team, identity)
+    if now.edited is None or (before.edited and before.edited.ts == now.edited.ts) or now.text == before.text:
+        return Ignored("no_edit")
+    message = _message(
+        {**inner["message"], "channel": found.channel, "channel_type": found.channel_type}, team, identity, is_shared
+    )
+    if isinstance(message, Ignored):
+        return message
+    at = float(found.event_ts)
+    return Edit(replace(message, written_at=at), at=found.event_ts, age=max(0.0, at - message.written_at))
+
+
+def _deleted(inner: Any, team: str, identity: Identity) -> Deletion | Ignored:
+    found = _ChangeEvent.model_validate(inner)
+    if found.previous_message.subtype == TOMBSTONE:
+        # What was left of a message that was deleted before: its last reply is gone too.
+        return Ignored("tombstone")
+    return _gone(found, found.deleted_ts, team, identity)
+
+
+def _gone(found: _ChangeEvent, ts: str | None, team: str, identity: Identity) -> Deletion | Ignored:
+    before = found.previous_message
+    if ts is None:
+        return Ignored("malformed")
+    if before.user in {None, identity.user, SLACKBOT}:
+        return Ignored("bot")
+    return Deletion(
+        team=team,
+        channel=found.channel,
+        id=ts,
+        thread=before.thread_ts if before.thread_ts != ts else None,
+        user=str(before.user),
+        at=found.event_ts,
+        age=max(0.0, float(found.event_ts) - float(ts)),
+    )
+
+
+def _team(value: str | None) -> str | None:
+    return value if value is not None and re.fullmatch(r"[A-Z0-9]{2,40}", value) else None
 
 
 def _emoji(inner: Any, is_on: bool, team: str, identity: Identity) -> Emoji | Ignored:

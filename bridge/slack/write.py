@@ -1,15 +1,19 @@
-"""Writes what Slack shows: a reply as messages within Slack's limits.
+"""Writes what Slack shows: a reply as messages within Slack's limits, whispers, and the modal that asks for reasons.
 
-Pure. Limits: https://docs.slack.dev/reference/block-kit/blocks/markdown-block (12,000 characters over all of a
-message's markdown) and https://docs.slack.dev/reference/methods/chat.update (`text` of at most 4,000).
+Pure. How Markdown is understood lives in `markdown`, what the bridge says in `messages`. Limits: 12,000 characters over
+all of a message's markdown (https://docs.slack.dev/reference/block-kit/blocks/markdown-block), and a `text` of at most
+4,000 (https://docs.slack.dev/reference/methods/chat.update).
 """
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bridge import markdown
 from bridge.chat import Part
-from bridge.models import Reply, Source
+from bridge.messages import Messages
+from bridge.models import Reaction, Reason, Reply, Source, Whisper
 
 MARKDOWN_CHARACTERS: Final = 11_500
 FALLBACK_CHARACTERS: Final = 3_900
@@ -17,48 +21,79 @@ MOST_SOURCES: Final = 10
 TITLE_CHARACTERS: Final = 150
 # A context element's text has at most 3,000 (https://docs.slack.dev/reference/block-kit/blocks/context-block).
 SOURCES_CHARACTERS: Final = 2_950
+# A plain-text input takes so many at most (https://docs.slack.dev/reference/block-kit/block-elements).
+WORDS_CHARACTERS: Final = 3_000
 EVENT_TYPE: Final = "kapa_answer"
+FEEDBACK: Final = "kapa_feedback"
+EXPLAIN: Final = "kapa_explain"
+REASONS: Final = "kapa_reasons"
+WORDS: Final = "kapa_words"
+WHY: Final = "kapa_why"
 ELLIPSIS: Final = "…"
 _GROWING: Final = f" {ELLIPSIS}"
 
 
-def parts(reply: Reply, sources_title: str) -> list[Part]:
+def parts(reply: Reply, says: Messages) -> list[Part]:
     """Divide a reply into the bodies (`text`, `blocks`) of one message or more.
 
     All but the last stay as they are while the reply's text grows.
     """
-    text = harmless(reply.text).rstrip()
+    text = markdown.harmless(reply.text).rstrip()
     if reply.note:
         text = f"{text}\n\n{reply.note}" if text else reply.note
     # The sign that it grows must not decide where the text is divided: that would change while it grows.
-    pieces = split(text, MARKDOWN_CHARACTERS - len(_GROWING))
+    pieces = markdown.split(text, MARKDOWN_CHARACTERS - len(_GROWING))
     if reply.is_draft and pieces:
         pieces[-1] += _GROWING
     bodies: list[dict[str, Any]] = [
         {"text": fallback(piece), "blocks": [{"type": "markdown", "text": piece}]} for piece in pieces or [ELLIPSIS]
     ]
-    links = "" if reply.is_draft else _links(sources_title, chosen(reply.text, reply.sources))
-    if links:
-        bodies[-1]["blocks"].append(_context(links))
+    if not reply.is_draft:
+        bodies[-1]["blocks"] += _foot(reply, says)
     return list(bodies)
 
 
-def split(text: str, limit: int) -> list[str]:
-    """Divide a text into pieces of at most `limit` characters, at the end of a paragraph, a line or a word."""
-    pieces = []
-    while len(text) > limit:
-        at = next((at for mark in ("\n\n", "\n", " ") if (at := text.rfind(mark, limit // 2, limit)) > 0), limit)
-        pieces.append(text[:at].rstrip())
-        text = text[at:].lstrip("\n ")
-    return [piece for piece in [*pieces, text] if piece.strip()]
+def _foot(reply: Reply, says: Messages) -> list[dict[str, Any]]:
+    """Give what stands below the last part of a finished reply."""
+    links = source_lines(says.sources, chosen(reply.text, reply.sources))
+    foot = [_context(links)] if links else []
+    return [*foot, _feedback_buttons(says)] if reply.is_votable else foot
 
 
-def fallback(markdown: str) -> str:
+def growing(part: Part) -> str:
+    """Give the Markdown of a draft's part, without the sign that it grows: what a stream shows of it."""
+    return _markdown(part).removesuffix(_GROWING)
+
+
+def rest(shown: Part, part: Part, *, is_draft: bool) -> str | None:
+    """Give what `part` has beyond the draft part `shown`; None: it does not begin with it."""
+    before, now = growing(shown), growing(part) if is_draft else _markdown(part)
+    return now[len(before) :] if now.startswith(before) else None
+
+
+def below(part: Part) -> list[Any]:
+    """Give the blocks that stand below a part's Markdown."""
+    return list(part["blocks"][1:])
+
+
+def plainer(part: Part) -> list[Part]:
+    """Give the same part in simpler forms, for a Slack that finds fault with its blocks: the plain text at last."""
+    if "blocks" not in part:
+        return []
+    without_buttons = [block for block in part["blocks"] if block["type"] != "context_actions"]
+    simpler = [{**part, "blocks": without_buttons}] if len(without_buttons) < len(part["blocks"]) else []
+    return [*simpler, {"text": part["text"]}]
+
+
+def _markdown(part: Part) -> str:
+    return str(part["blocks"][0]["text"])
+
+
+def fallback(text: str) -> str:
     """Give the text of a message for notifications and screen readers, which can ping nobody."""
-    plain = re.sub(r"\[([^\]\[]*)\]\(([^()\s]*)\)", r"\1", markdown)
-    escaped = escape(plain)
+    escaped = escape(markdown.plain(text, FALLBACK_CHARACTERS))
     if len(escaped) <= FALLBACK_CHARACTERS:
-        return escaped
+        return escaped or ELLIPSIS
     # An escape that is cut in two would show as its own letters.
     return re.sub(r"&[a-z]{0,3}$", "", escaped[: FALLBACK_CHARACTERS - 1]) + ELLIPSIS
 
@@ -68,49 +103,117 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def harmless(markdown: str) -> str:
-    """Take Slack's own commands (`<!channel>`, `<@U…>`, `<#C…>`) out of a text that others wrote.
-
-    Looks no further than three characters, so that the beginning of a text that grows stays as it is; `<!--` and
-    `<!DOCTYPE` in a code example stay whole.
-    """
-    return re.sub(r"<(?=![ceghs]|@[BUW]|#[CG])", "<\N{WORD JOINER}", markdown)
-
-
 def chosen(text: str, sources: Iterable[Source]) -> list[Source]:
-    """Give the sources to show: each page once, and only the cited ones where the answer cites any."""
+    """Give the sources to show: each page once, and where the answer cites any, only those, in the order of citing."""
     pages: dict[str, Source] = {}
     for source in sources:
         if re.fullmatch(r"https?://[^\s\x00-\x1f\x7f]+", source.url, re.IGNORECASE):
             pages.setdefault(source.url.rstrip("#/"), source)
-    cited = [source for page, source in pages.items() if _is_cited(page, text)]
-    return (cited or list(pages.values()))[:MOST_SOURCES]
+    cited = sorted((at, number) for number, page in enumerate(pages) if (at := _cited_at(page, text)) is not None)
+    found = list(pages.values())
+    return ([found[number] for _, number in cited] or found)[:MOST_SOURCES]
 
 
-def _is_cited(page: str, text: str) -> bool:
+def _cited_at(page: str, text: str) -> int | None:
     # https://d/a stands in a text that cites https://d/a#b or https://d/a/, but not for https://d/ab or https://d/a/b.
-    return re.search(re.escape(page) + r"(?!/*[\w%~-]|\.\w)", text) is not None
+    found = re.search(re.escape(page) + r"(?!/*[\w%~-]|\.\w)", text)
+    return found.start() if found else None
 
 
 def title(source: Source) -> str:
-    """Give a readable title: Kapa's `Page|Section` is `Page: Section`, and `Page|Page` is `Page`."""
-    names = list(dict.fromkeys(filter(None, (" ".join(name.split()) for name in source.title.split("|")))))
-    return ": ".join(names)[:TITLE_CHARACTERS] or source.url[:TITLE_CHARACTERS]
+    """Give a readable title: Kapa's `Page|Section` is `Page: Section`, and `Page|Page` is `Page`.
+
+    One that looks like an address could be another one than the link's: then the link's own is shown.
+    """
+    seen = markdown.harmless(source.title)
+    names = list(dict.fromkeys(filter(None, (" ".join(name.split()) for name in seen.split("|")))))
+    joined = ": ".join(names)
+    is_address = re.match(r"(https?:|www\.)", joined, re.IGNORECASE) is not None
+    return source.url[:TITLE_CHARACTERS] if is_address or not joined else joined[:TITLE_CHARACTERS]
 
 
-def _links(sources_title: str, sources: Sequence[Source]) -> str:
-    """Give one line of links, as many as have room; empty for none."""
-    head = f"{escape(sources_title[:TITLE_CHARACTERS])}: "
-    line = ""
+def source_lines(heading: str, sources: Sequence[Source]) -> str:
+    """Give the numbered links in Slack's mrkdwn, a line each, as many as have room; empty for none."""
+    lines = [f"{escape(heading[:TITLE_CHARACTERS])}:"]
     for source in sources:
         url = source.url.replace("<", "%3C").replace(">", "%3E").replace("|", "%7C").replace("&", "&amp;")
-        longer = f"{line}{' · ' if line else head}<{url}|{escape(title(source)).replace('|', '¦')}>"
-        line = longer if len(longer) <= SOURCES_CHARACTERS else line
-    return line
+        line = f"{len(lines)}. <{url}|{escape(title(source)).replace('|', '¦')}>"
+        if sum(map(len, lines)) + len(lines) + len(line) <= SOURCES_CHARACTERS:
+            lines.append(line)
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def _context(mrkdwn: str) -> dict[str, Any]:
     return {"type": "context", "elements": [{"type": "mrkdwn", "text": mrkdwn}]}
+
+
+def _plain(text: str) -> dict[str, Any]:
+    return {"type": "plain_text", "text": text}
+
+
+def _feedback_buttons(says: Messages) -> dict[str, Any]:
+    """Source: https://docs.slack.dev/reference/block-kit/block-elements/feedback-buttons-element."""
+
+    def button(text: str, reaction: Reaction) -> dict[str, Any]:
+        return {"text": _plain(text), "accessibility_label": text, "value": reaction.value}
+
+    buttons = {
+        "type": "feedback_buttons",
+        "action_id": FEEDBACK,
+        "positive_button": button(says.good, Reaction.UPVOTE),
+        "negative_button": button(says.bad, Reaction.DOWNVOTE),
+    }
+    return {"type": "context_actions", "elements": [buttons]}
+
+
+def whisper(said: Whisper, says: Messages) -> dict[str, Any]:
+    """Give the body (`text`, `blocks`) of an ephemeral message."""
+    body: dict[str, Any] = {"type": "section", "text": {"type": "mrkdwn", "text": escape(said.text)}}
+    if said.explains:
+        body["accessory"] = {
+            "type": "button",
+            "action_id": EXPLAIN,
+            "text": _plain(says.explain),
+            "value": said.explains,
+        }
+    return {"text": escape(said.text), "blocks": [body]}
+
+
+def why(says: Messages, about: Mapping[str, str]) -> dict[str, Any]:
+    """Give the modal that asks what was wrong; `about` comes back with what is submitted.
+
+    Source: https://docs.slack.dev/reference/views/modal-views.
+    """
+    options = [{"text": _plain(getattr(says, reason)), "value": reason.value} for reason in Reason]
+    return {
+        "type": "modal",
+        "callback_id": WHY,
+        "private_metadata": json.dumps(about, separators=(",", ":")),
+        "title": _plain(says.why),
+        "submit": _plain(says.send),
+        "close": _plain(says.skip),
+        "blocks": [
+            {
+                "type": "input",
+                "block_id": REASONS,
+                "optional": True,
+                "label": _plain(says.reasons),
+                "element": {"type": "checkboxes", "action_id": REASONS, "options": options},
+            },
+            {
+                "type": "input",
+                "block_id": WORDS,
+                "optional": True,
+                "label": _plain(says.words),
+                "element": {
+                    "type": "plain_text_input",
+                    "action_id": WORDS,
+                    "multiline": True,
+                    "max_length": WORDS_CHARACTERS,
+                },
+            },
+        ],
+    }
 
 
 def metadata(question: str, number: int) -> dict[str, Any]:
@@ -130,3 +233,8 @@ def read_metadata(message: object) -> tuple[str, int] | None:
     question, number = payload.get("question"), payload.get("part")
     # True is an int too.
     return (question, number) if isinstance(question, str) and type(number) is int else None
+
+
+def is_from_person(message: Mapping[str, Any]) -> bool:
+    """Say whether a message of a thread was written by a person, and is still there."""
+    return not message.get("bot_id") and message.get("subtype") in {None, "file_share", "thread_broadcast"}

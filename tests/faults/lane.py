@@ -40,6 +40,7 @@ CELL_SECONDS = 15.0
 # What a fault keeps away is not waited for any longer.
 QUIET_SECONDS = 0.25
 DRAFTED = ("chat.postMessage", "REMEMBER")
+STREAMED = ("chat.startStream", "REMEMBER")
 SETTINGS = {"BRIDGE_ADMIN_PORT": "0", "KAPA_REQUESTS_PER_MINUTE": "1000", "BRIDGE_DRAIN_SECONDS": "5"}
 
 # KEYS: prefixes of the kinds' keys   Returns the names of all that is still to be done.
@@ -166,6 +167,7 @@ class Lane:
             identity=Identity("T0PLAY", BOT.id, BOT.bot_id or "", "https://playground.slack.com/"),
             rules=Rules(),
             reactions=settings.reactions,
+            ask_why=lambda trigger, about: None,
         )
         self.log_file = log_file
         self.variant = variant

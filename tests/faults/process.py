@@ -115,8 +115,9 @@ def replace(owner: Any, name: str, value: Any) -> None:
 
 
 def _never_look() -> None:
-    async def look(self: Display) -> None:
+    async def look(self: Display) -> bool:
         self._must_look = False
+        return False
 
     replace(Display, "_look", look)
 

@@ -3,13 +3,19 @@
 from bridge.messages import Messages
 from bridge.playground.kapa import Asked
 from tests.faults.gate import SLACK, Action, Call
-from tests.faults.lane import DRAFTED, Cell, Scenario
+from tests.faults.lane import DRAFTED, STREAMED, Cell, Scenario
 
 OFF = {"BRIDGE_STREAMING": "off"}
+EDIT = {"BRIDGE_STREAMING": "edit"}
 WORDS = Messages()
 
 
 async def _conversation(cell: Cell) -> None:
+    await cell.ask("What is it", held_until=STREAMED)
+    await cell.ask("And then", held_until=STREAMED)
+
+
+async def _drafted(cell: Cell) -> None:
     await cell.ask("What is it")
     await cell.ask("And then")
 
@@ -53,16 +59,18 @@ def _many_words(asked: Asked) -> str:
 
 
 CONVERSATION = Scenario("a conversation that is streamed", _conversation)
-SLOW = Scenario("an answer that outlasts a lease's renewals", _slow)
+DRAFTS = Scenario("a conversation that is shown by edits", _drafted, EDIT)
+SLOW = Scenario("an answer that outlasts a lease's renewals", _slow, EDIT)
 WHOLE = Scenario("an answer shown whole", _at_once, OFF)
 VOTES = Scenario("a vote with a reason that is changed", _votes, OFF)
 RESUMED = Scenario(
     "an attempt after a death that left two copies of its post",
     _question,
+    EDIT,
     first={Call(SLACK, "chat.postMessage", 1): Action.DIE_AFTER},
     on_first_death=Cell.post_copy,
 )
 REFUSED = Scenario("a question that Kapa refuses", _refused, always={"projects/*/chat/stream": Action.ERROR_400})
 OUT = Scenario("a question while Kapa is away", _out, always={"projects/*/chat/stream": Action.ERROR_500})
-LONG = Scenario("an answer in three messages", _long, answer=_many_words)
-ALL = (CONVERSATION, SLOW, WHOLE, VOTES, RESUMED, REFUSED, OUT, LONG)
+LONG = Scenario("an answer in three messages", _long, EDIT, answer=_many_words)
+ALL = (CONVERSATION, DRAFTS, SLOW, WHOLE, VOTES, RESUMED, REFUSED, OUT, LONG)

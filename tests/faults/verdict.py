@@ -12,7 +12,9 @@ from bridge.store import NO_ANSWER
 from tests.faults.gate import KAPA, Passage
 
 # What may be left in Redis once all work is done: memories and marks, and windows of rate limits.
-_KEPT = re.compile(re.escape(TAG) + r":(thread|answer|vote|seen|rate|journal|dead|circuit|paused|probe)\b.*")
+_KEPT = re.compile(
+    re.escape(TAG) + r":(thread|answer|voted?|seen|rate|journal|dead|circuit|paused|probe|streams|unstreamable)\b.*"
+)
 
 
 @dataclass(frozen=True, slots=True)
