@@ -37,10 +37,11 @@ from bridge.rate_limit import RateLimit
 from bridge.settings import Role, Settings, Transport, should
 from bridge.slack import app as slack_app
 from bridge.slack import http as slack_http
-from bridge.slack.chat import TIMEOUT as SLACK_TIMEOUT
-from bridge.slack.chat import SlackChat, identify, web_client
+from bridge.slack.chat import SlackChat
 from bridge.slack.read import Identity
 from bridge.slack.socket import Socket, address
+from bridge.slack.web_api import TIMEOUT as SLACK_TIMEOUT
+from bridge.slack.web_api import identify, web_client
 from bridge.store import Store
 from bridge.streams import Streams
 from bridge.work import Journey

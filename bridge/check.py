@@ -14,9 +14,9 @@ from bridge.embedded_redis import EmbeddedRedisError
 from bridge.kapa.wire import KapaError, KapaMisconfigured
 from bridge.metrics import Metrics
 from bridge.settings import Settings, Transport, should
-from bridge.slack.chat import TIMEOUT, granted_scopes, web_client
 from bridge.slack.manifest import SCOPES
 from bridge.slack.socket import address
+from bridge.slack.web_api import TIMEOUT, granted_scopes, web_client
 
 REDIS_ADVICE: Final = "check REDIS_URL, and that Redis runs"
 

@@ -240,12 +240,12 @@ _ITEM: Final = re.compile(r"([ \t]*(?:[-+*]|\d{1,9}[.)]))([ \t]*)")
 # After an item's mark or nothing, what follows goes on with no paragraph but its own.
 _END: Final = re.compile(r"[ >]*(?:$|(?:[-+*]|\d{1,9}[.)])[ \t])")
 _BLANK_LINES: Final = re.compile(r"\A(?:[ \t>]*\n)+")
+_BLANK_QUOTE: Final = re.compile(r"(?:\n(?: {0,3}> ?)+)+\Z")
 _SENTENCE: Final = re.compile(r"[.!?…؟۔][\"'”’»)\]*_~`]*(?=\s)|[。！？]")
 _ENDINGS: Final = (("[", "](x)"), ("`", "`"), ("`", "``"), ("*", "*"), ("_", "_"), ("~", "~~"), ("<", ">"))
 # Combining marks are found by `str.isidentifier`; these join their neighbours too.
 _JOINING: Final = re.compile("[\u200d\ufe0e\ufe0f\u20dd-\u20e4\U0001f3fb-\U0001f3ff\udc00-\udfff]")
 _KNOWN: Final = 100
-_MOST_OPEN: Final = 8
 _FLAG: Final = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
 
 
@@ -262,7 +262,8 @@ def split(text: str, limit: int) -> list[str]:
     rest = _BLANK_LINES.sub("", text)
     while len(rest) > limit:
         cut = _cut(_look(rest[: limit + 1], limit))
-        pieces.append(rest[: cut.end].rstrip() + cut.closing)
+        piece = rest[: cut.end].rstrip() + cut.closing
+        pieces.append(piece if cut.is_midline or cut.closing else _BLANK_QUOTE.sub("", piece))
         rest = _BLANK_LINES.sub("", cut.opening + _unframed(_text(rest[cut.resume :], cut), cut))
     return [piece for piece in [*pieces, rest.rstrip()] if piece.strip("> \n\t")]
 
@@ -330,10 +331,10 @@ def _peel(line: str, frame: tuple[int, ...]) -> tuple[str, str, tuple[int, ...]]
     marks = ""
     for number, width in enumerate(frame):
         if width:
-            indent = line[: len(line) - len(line.lstrip(" \t"))].expandtabs(4)
-            if len(indent) < width and line.strip():
-                return marks, line.lstrip(" \t"), (*frame[:number], len(indent)) if indent else frame[:number]
-            line = indent[width:] + line.lstrip(" \t")
+            columns, rest = _indent(line, width)
+            if columns < width and line.strip():
+                return marks, rest, (*frame[:number], columns) if columns else frame[:number]
+            line = " " * (columns - width) + rest
         elif match := _QUOTE.match(line):
             marks, line = f"{marks}> ", line[match.end() :]
         else:
@@ -349,6 +350,15 @@ def _text(tail: str, cut: _Cut) -> str:
     # No more than is known of a tail that is divided in its turn.
     tokens = _blocks(tail[:_KNOWN], {})
     return tail if tail[:1] in {"", "\n"} or (tokens and tokens[0].type == "paragraph_open") else _JOINER + tail
+
+
+def _indent(line: str, most: int) -> tuple[int, str]:
+    """Give how many columns a line is indented by, hardly more than `most`, and the line without them."""
+    columns = at = 0
+    while columns < most and line[at : at + 1] in {" ", "\t"}:
+        columns += 1 if line[at] == " " else 4 - columns % 4
+        at += 1
+    return columns, line[at:]
 
 
 def _unframed(text: str, cut: _Cut) -> str:
@@ -429,12 +439,14 @@ def _repeated(window: _Window, block: _Block) -> tuple[str, str]:
         indent = block.inside[: len(block.inside) - len(block.inside.lstrip())]
         around = "".join(" " * width or "> " for width in block.frame)
         closing = f"\n{around}{block.markup}"
-        info = block.content if len(block.content) < window.limit // 4 else ""
-        opening = f"{marks}{indent}{block.markup}{info}\n"
+        info = block.content if len(block.content) < window.limit // 6 else ""
+        # The fence that closes the code is longer than this.
+        opening = f"{marks}{indent}{block.markup[: window.limit // 8]}{info}\n"
     elif block.kind == "table_open" and block.first + 1 < len(window.lines):
         delimiters = _peel(window.lines[block.first + 1], block.frame)[1]
         opening = f"{marks}{block.inside.strip()}\n{marks}{delimiters.strip()}\n"
-    return (opening, closing) if len(opening) + len(closing) <= window.limit // 3 else ("", "")
+    most = window.limit // 3
+    return opening if len(opening) <= most else "", closing if len(closing) <= most else ""
 
 
 def _places(window: _Window, block: _Block) -> tuple[str, list[int]]:
@@ -476,8 +488,6 @@ def _in_paragraph(window: _Window, block: _Block, least: int) -> _Cut | None:
         # What the head leaves open may be closed beyond the window.
         if all(_shown(head + end, window.definitions) == shown + end for mark, end in _ENDINGS if mark in head):
             return found[-1]
-        if len(found) == _MOST_OPEN:
-            break
     return found[0] if found else None
 
 
@@ -502,12 +512,15 @@ def _raw(window: _Window) -> _Cut:
         at = _between(window.text, window.limit - len(closing))
         opening += marks + "    " * (block.kind == "code_block")
         return _Cut(at, at, block.frame, closing, opening, is_midline=True)
-    spaces = [match.start() for match in re.finditer(r"\s", window.text) if match.start() > window.limit // 2]
-    anywhere = (_between(window.text, window.limit - back) for back in range(8))
+    # A heading would hide number signs at its end.
+    closing = _JOINER if block.markup.startswith("#") else ""
+    most = window.limit - len(closing)
+    spaces = [match.start() for match in re.finditer(r"\s", window.text) if most // 2 < match.start() <= most]
+    anywhere = (_between(window.text, most - back) for back in range(8))
     ends = list(dict.fromkeys([*spaces[:-9:-1], *anywhere]))
     kept = _keeping(window, block, ends) if block.kind in _INLINE else iter(ends)
     at = next(kept, ends[0])
-    return _Cut(at, at, block.frame, opening=marks, is_midline=True, is_text=True)
+    return _Cut(at, at, block.frame, closing, marks, is_midline=True, is_text=True)
 
 
 def _keeping(window: _Window, block: _Block, ends: Iterable[int]) -> Iterator[int]:

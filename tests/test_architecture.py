@@ -19,7 +19,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOU
 FLOORS = {
     "words": "models messages markdown policy chat kapa.wire slack.read slack.write slack.interactions",
     "worlds": "inbox inbox_scripts dead_letters journal store rate_limit streams pauses circuit_breaker redis_client "
-    "embedded_redis kapa.client slack.chat",
+    "embedded_redis kapa.client slack.chat slack.web_api",
     "journeys": "work worker display status answer feedback",
     "doors": "__main__ cli app check admin metrics report slack.app slack.http slack.socket slack.manifest",
 }

@@ -21,14 +21,15 @@ from structlog.testing import capture_logs
 
 from bridge import messages
 from bridge.admin import serving
-from bridge.chat import ChatError
+from bridge.chat import ChatError, Found
 from bridge.messages import Messages, MessagesError
 from bridge.models import Place, Question
 from bridge.pauses import Pauses
 from bridge.settings import SECRETS, Role, Settings, SettingsError, load, unknown
 from bridge.slack import chat, write
-from bridge.slack.chat import SlackChat, granted_scopes, identify, refusal, web_client
+from bridge.slack.chat import SlackChat
 from bridge.slack.read import Identity
+from bridge.slack.web_api import granted_scopes, identify, refusal, web_client
 from tests.rig import ADA, GENERAL, Rig
 
 # One server serves all examples of a test; how long each takes is the machine's affair.
@@ -74,6 +75,27 @@ CLICK: dict[str, Any] = {
     "response_url": "https://hooks.slack.com/actions/T0PLAY/1/x",
     "actions": [{"type": "button", "action_id": "up", "block_id": "votes", "value": "1"}],
     "view": {"id": "V1", "callback_id": "c", "state": {"values": {}}},
+}
+VOTE: dict[str, Any] = {
+    **CLICK,
+    "trigger_id": "1.2.x",
+    "actions": [{"action_id": "kapa_feedback", "value": "downvote", "action_ts": "1700000000.000300"}],
+}
+SUBMISSION: dict[str, Any] = {
+    "type": "view_submission",
+    "team": {"id": "T0PLAY"},
+    "user": {"id": ADA, "team_id": "T0PLAY"},
+    "view": {
+        "id": "V1",
+        "callback_id": "kapa_why",
+        "private_metadata": '{"channel":"C0GENERAL","message":"1700000000.000200","at":"1700000000.000300"}',
+        "state": {
+            "values": {
+                "kapa_reasons": {"kapa_reasons": {"selected_options": [{"value": "incorrect"}]}},
+                "kapa_words": {"kapa_words": {"value": "No."}},
+            }
+        },
+    },
 }
 COMMAND = {"command": "/ask", "text": "How?", "team_id": "T0PLAY", "user_id": ADA, "channel_id": GENERAL}
 
@@ -124,7 +146,10 @@ BODIES = st.one_of(
     st.binary(max_size=200),
 )
 FORMS = st.one_of(
-    mutated(CLICK).map(lambda value: urlencode({"payload": json.dumps(value)}).encode()),
+    *(
+        mutated(payload).map(lambda value: urlencode({"payload": json.dumps(value)}).encode())
+        for payload in (CLICK, VOTE, SUBMISSION)
+    ),
     st.tuples(
         st.sampled_from(["view_submission", "view_closed", "shortcut", "message_action", "block_suggestion"])
     ).map(lambda kind: urlencode({"payload": json.dumps({**CLICK, "type": kind[0]})}).encode()),
@@ -263,10 +288,10 @@ async def test_any_reply_of_slack_s_is_read_or_a_chat_error(
         found = await calls[what]()
     except ChatError as error:
         found = error.reason
-    kinds = {"find": dict, "post": type(None), "who": Identity, "scopes": list}
+    kinds = {"find": Found, "post": type(None), "who": Identity, "scopes": list}
     assert isinstance(found, str | kinds[what])
-    if isinstance(found, dict):
-        assert all(isinstance(ts, str) for posted in found.values() for ts in posted)
+    if isinstance(found, Found):
+        assert all(isinstance(ts, str) for posted in (*found.parts.values(), found.unnamed) for ts in posted)
     if isinstance(found, Identity):
         assert all(isinstance(part, str) for part in (found.team, found.user, found.bot, found.url))
 

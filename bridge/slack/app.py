@@ -24,9 +24,9 @@ from bridge.messages import Messages
 from bridge.models import Deletion, Edit, Emoji, Feedback, Message, Question, Reaction, Vote
 from bridge.policy import Ask, Rules
 from bridge.slack import interactions, read, write
-from bridge.slack.chat import call
 from bridge.slack.interactions import Pressed, WantsToExplain
 from bridge.slack.read import Identity, Ignored
+from bridge.slack.web_api import call
 from bridge.store import Store
 from bridge.work import Beside
 
@@ -209,7 +209,7 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
         if kind not in {"event_callback", *INTERACTIONS}:
             log.debug("payload_unused", type=str(kind)[:50])
             return BoltResponse(status=200)
-        if not _has_shape(body):
+        if not _has_shape(body, intake.identity):
             intake.on_event("malformed")
             return malformed()
         await next()
@@ -230,7 +230,7 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
     @app.error
     async def on_error(error: Exception, body: Any) -> BoltResponse:
         """Say that the event was not taken in, so that Slack sends it again, or that an interaction failed."""
-        if not _has_shape(body):
+        if not _has_shape(body, intake.identity):
             # Bolt itself stumbles over some of these before the middleware above sees them.
             intake.on_event("malformed")
             return malformed()
@@ -241,10 +241,12 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
     return app
 
 
-def _has_shape(body: Any) -> bool:
-    if isinstance(body, dict) and body.get("type") in INTERACTIONS:
-        return True
-    event = body.get("event") if isinstance(body, dict) else None
+def _has_shape(body: Any, identity: Identity) -> bool:
+    if not isinstance(body, dict):
+        return False
+    if body.get("type") in INTERACTIONS:
+        return interactions.interaction(body, identity) != Ignored("malformed")
+    event = body.get("event")
     return isinstance(event, dict) and isinstance(event.get("type"), str)
 
 

@@ -9,11 +9,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-import aiohttp
 import structlog
-from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
-from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bridge.chat import (
     ChatBusyError,
@@ -32,29 +29,30 @@ from bridge.models import Place, Question, Reply, Whisper
 from bridge.pauses import Pauses
 from bridge.slack import write
 from bridge.slack.read import Identity
+from bridge.slack.web_api import RATE_LIMITED, call
 
-TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=10)
 PAGES_OF_REPLIES: Final = 10
 # Slack says how long to wait. A 429 without a word on it is a gateway's: long enough to spare it, short for a person.
 PAUSE_SECONDS: Final = 3.0
-RATE_LIMITED: Final = "ratelimited"
 # The only method with a limit for each channel, besides the one for the workspace that every method has.
 POST: Final = "chat.postMessage"
 
-_UNCLEAR: Final = {"internal_error", "fatal_error", "request_timeout", "service_unavailable", "accesslimited"}
-_GONE: Final = {"message_not_found", "cant_update_message", "edit_window_closed"}
 _TOO_MUCH: Final = {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"}
-_ENDED: Final = {"message_not_in_streaming_state", "stopped_by_user"}
 _STILL_GROWING: Final = "streaming_state_conflict"
 # They say nothing of streams: a plain post would be refused as well.
 _NOT_HERE: Final = {
+    "account_inactive",
     "channel_not_found",
+    "invalid_auth",
     "is_archived",
+    "not_authed",
     "not_in_channel",
     "restricted_action",
     "restricted_action_read_only_channel",
     "restricted_action_thread_locked",
     "thread_not_found",
+    "token_expired",
+    "token_revoked",
 }
 _NOT_SO: Final = {
     "channel_type_not_supported": Extent.CHANNEL,
@@ -70,44 +68,6 @@ _NOT_SO: Final = {
 
 Observe = Callable[[str, str, float], None]
 log = structlog.get_logger()
-
-
-def web_client(token: str, api_url: str, session: aiohttp.ClientSession) -> AsyncWebClient:
-    """Make the SDK's client: over a session of ours, and without its own retries, which post twice."""
-    client = AsyncWebClient(token=token, base_url=api_url, session=session, retry_handlers=[])
-    # The SDK takes a proxy out of the environment, whatever NO_PROXY says, and would send it the token.
-    client.proxy = None
-    return client
-
-
-async def identify(client: AsyncWebClient) -> Identity:
-    """Ask Slack who the bridge is; raises ChatError. Source: https://docs.slack.dev/reference/methods/auth.test."""
-    reply = await call("auth.test", client.auth_test())
-    for name in ("team_id", "user_id"):
-        if not isinstance(reply.get(name), str):
-            raise ChatUnclearError(f"auth.test: no {name}")
-    return Identity(
-        team=reply["team_id"],
-        user=reply["user_id"],
-        bot=str(reply.get("bot_id") or ""),
-        url=str(reply.get("url") or ""),
-    )
-
-
-async def granted_scopes(client: AsyncWebClient) -> list[str]:
-    """Ask which scopes the bot token has; raises ChatError.
-
-    Source: https://docs.slack.dev/authentication/installing-with-oauth, the `x-oauth-scopes` header.
-    """
-    headers: dict[str, str] = {}
-
-    async def ask() -> Any:
-        reply = await client.auth_test()
-        headers.update({name.lower(): value for name, value in dict(reply.headers).items()})
-        return reply
-
-    await call("auth.test", ask())
-    return [scope.strip() for scope in headers.get("x-oauth-scopes", "").split(",") if scope.strip()]
 
 
 def scopes(method: str, channel: str) -> tuple[str, ...]:
@@ -405,40 +365,3 @@ _OUTCOMES: Final[Mapping[type[ChatError], str]] = {
     MessageGoneError: "refused",
     StreamEndedError: "refused",
 }
-
-
-async def call(method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
-    """Await one call of the SDK and turn whatever goes wrong into a ChatError."""
-    try:
-        reply = (await request).data
-    except SlackApiError as error:
-        if isinstance(error.response, AsyncSlackResponse):
-            raise refusal(error.response.status_code, dict(error.response.headers), error.response.data) from None
-        raise ChatUnclearError(f"{method}: no JSON") from None
-    except aiohttp.ClientConnectorError:
-        raise ChatBusyError(f"{method}: no connection") from None
-    except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        raise ChatUnclearError(f"{method}: {type(error).__name__}") from None
-    except (ValueError, AttributeError):
-        # So the SDK stumbles over a body that is no JSON object, or no text.
-        raise ChatUnclearError(f"{method}: no JSON") from None
-    if not isinstance(reply, dict):
-        raise ChatUnclearError(f"{method}: no JSON")
-    return reply
-
-
-def refusal(status: int, headers: Mapping[str, str], data: object) -> ChatError:
-    """Tell what a failed reply means. Source: https://docs.slack.dev/apis/web-api, and each method's page."""
-    reason = str(data.get("error") or "")[:100] if isinstance(data, dict) else ""
-    if status == 429 or reason in {RATE_LIMITED, "rate_limited"}:
-        return ChatBusyError(RATE_LIMITED, _seconds(headers))
-    if status >= 500 or reason in _UNCLEAR or not reason:
-        return ChatUnclearError(reason or f"status {status}")
-    if reason in _ENDED:
-        return StreamEndedError(reason)
-    return MessageGoneError(reason) if reason in _GONE else ChatRefusedError(reason)
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    value = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
-    return min(float(value), 3600.0) if value.isascii() and value.strip().isdigit() else None

@@ -18,7 +18,7 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bridge.chat import ChatError
-from bridge.slack.chat import call
+from bridge.slack.web_api import call
 
 PING_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 1.0
