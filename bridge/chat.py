@@ -84,8 +84,8 @@ class Chat(Protocol):
     async def post(self, question: Question, number: int, part: Part) -> str:
         """Post part `number` (from 0) of the reply to a question; return the new message's id."""
 
-    async def edit(self, place: Place, message: str, part: Part) -> None:
-        """Replace a message of the bridge, also one that grows, which then ends; safe to repeat."""
+    async def edit(self, question: Question, number: int, message: str, part: Part) -> None:
+        """Let a message show part `number` of the reply, also one that grows, which then ends; safe to repeat."""
 
     async def delete(self, place: Place, message: str) -> None:
         """Delete a message of the bridge; safe to repeat."""

@@ -162,7 +162,7 @@ class Display:
         return self._stream is not None and number == len(self.messages) - 1
 
     async def _edit(self, number: int, part: Part) -> None:
-        await self._chat.edit(self._question.place, self.messages[number], part)
+        await self._chat.edit(self._question, number, self.messages[number], part)
 
     async def _extend(self, number: int, part: Part, *, is_growing: bool) -> None:
         """Let the stream, the last message, go on or end. From then on, and after any trouble, it is edited."""

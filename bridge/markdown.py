@@ -19,7 +19,7 @@ _ELLIPSIS: Final = "…"
 # markdown-it takes quadratic time over these.
 _COSTLY: Final = re.compile(r"\[|<!")
 _MOST_COSTLY: Final = 500
-_MOST_TRIES: Final = 40
+_MOST_COSTLY_TO_TRY: Final = 40
 
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
@@ -34,7 +34,7 @@ _COMMAND: Final = re.compile(
     r"(?=\\?!(?:[ceghs&\\]|date)|\\?@[BUW&\\]|\\?\#[CG&\\]|&(?:\#|excl|commat|num)|[A-Za-z][\w+.-]*:[^<>\s|]*\|)"
 )
 _ENTITY: Final = re.compile(
-    r"&(?=\#(?:(\d{1,7})|[xX]([0-9a-fA-F]{1,6}));|(?:shy|zwn?j|[lr]rm|NoBreak|ZeroWidthSpace"
+    r"&(?=\#(?:(\d{1,7})|[xX]([0-9a-fA-F]{1,6}));|(?:shy|zwn?j|lrm|rlm|NoBreak|ZeroWidthSpace"
     r"|Negative(?:VeryThin|Thin|Medium|Thick)Space|ApplyFunction|af|InvisibleTimes|it|InvisibleComma|ic);)"
 )
 _LINK: Final = re.compile(r"\]\(|\]:|<[a-z][a-z0-9+.-]+:", re.IGNORECASE)
@@ -45,7 +45,8 @@ _ADDRESS: Final = re.compile(r"(?:[a-z][a-z0-9+.-]{0,30}:[/\\]{2}|(?=\bwww\.))([
 _TARGET: Final = re.compile(r"(?:([a-z][a-z0-9+.-]*):)?([/\\]*)([^/?#\\]*)", re.IGNORECASE)
 # A bare name is taken for a domain only under the usual endings, or under any country's with a path.
 _DOMAIN: Final = re.compile(
-    r"(?:[\w.+-]+@)?(?!(?:asp|ado|vb|ml)\.net$|system\.io$)((?:[\w-]+\.)+(?:com|org|net|edu|gov|mil|int|info|biz|io|ai|app|dev|cloud"
+    r"(?:[\w.+-]+@)?(?!(?:asp|ado|vb|ml)\.net$|system\.io$)"
+    r"((?:[\w-]+\.)+(?:com|org|net|edu|gov|mil|int|info|biz|io|ai|app|dev|cloud"
     r"|online|site|shop|store|tech|bank|finance|pay|xyz|club|live|link|page|co|eu|us|uk|de|fr|nl|be|ch|ru|cn|jp|kr|br"
     r"|au|nz|ca|mx|es|pt|pl|cz|se|dk|fi|tv|gg|ly|xn--[\w-]+|(?!md|py|rs|sh|cc|so|ps|mm|ml|gz)[a-z]{2}(?=[:/])))"
     r"(?::\d+)?(?:[/?#]\S*)?",
@@ -245,8 +246,9 @@ _SENTENCE: Final = re.compile(r"[.!?…؟۔][\"'”’»)\]*_~`]*(?=\s)|[。！�
 _ENDINGS: Final = (("[", "](x)"), ("`", "`"), ("`", "``"), ("*", "*"), ("_", "_"), ("~", "~~"), ("<", ">"))
 # Combining marks are found by `str.isidentifier`; these join their neighbours too.
 _JOINING: Final = re.compile("[\u200d\ufe0e\ufe0f\u20dd-\u20e4\U0001f3fb-\U0001f3ff\udc00-\udfff]")
-_KNOWN: Final = 100
 _FLAG: Final = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
+# So much of what follows a cut tells what it would be taken for; less than any piece, it is known in time.
+_KNOWN: Final = 100
 
 
 def split(text: str, limit: int) -> list[str]:
@@ -278,11 +280,12 @@ def _look(text: str, limit: int) -> _Window:
         lines = lines[:-1]
     definitions: dict[str, Any] = {}
     tokens = _blocks("\n".join(lines), definitions)
-    return _Window(text, limit, lines, starts, list(_scan(lines, tokens)), definitions)
+    return _Window(text, limit, lines, starts, list(_scan(lines, tokens, limit)), definitions)
 
 
-def _scan(lines: Sequence[str], tokens: Sequence[Token]) -> Iterator[_Block]:
+def _scan(lines: Sequence[str], tokens: Sequence[Token], limit: int) -> Iterator[_Block]:
     """Give the blocks that tokens tell of, outer ones first, with what surrounds each."""
+    most_quotes = limit // 16
     frame: tuple[int, ...] = ()
     line, inside = -1, ""
     for number, token in enumerate(tokens):
@@ -297,7 +300,9 @@ def _scan(lines: Sequence[str], tokens: Sequence[Token]) -> Iterator[_Block]:
             line = token.map[0]
             inside = _peel(lines[line], frame)[1]
         content = tokens[number + 1].content if token.type in _INLINE else token.info.strip()
-        yield _Block(token.type, line, token.map[1], frame, _rank(token), inside, token.markup, content)
+        # The marks of more quotes would take too much of the next piece.
+        around = frame if frame.count(0) <= most_quotes else ()
+        yield _Block(token.type, line, token.map[1], around, _rank(token), inside, token.markup, content)
         if token.type == "blockquote_open":
             frame, inside = (*frame, 0), _QUOTE.sub("", inside, count=1)
         elif token.type == "list_item_open":
@@ -347,7 +352,6 @@ def _text(tail: str, cut: _Cut) -> str:
     if not cut.is_text:
         return tail
     tail = re.sub(r"\A[ \t]*(?:\n[ \t>]*(?![\s>]))?" if 0 in cut.frame else r"\A[ \t]*(?:\n[ \t]*(?!\s))?", "", tail)
-    # No more than is known of a tail that is divided in its turn.
     tokens = _blocks(tail[:_KNOWN], {})
     return tail if tail[:1] in {"", "\n"} or (tokens and tokens[0].type == "paragraph_open") else _JOINER + tail
 
@@ -405,8 +409,8 @@ def _border(window: _Window, least: int) -> _Cut | None:
 def _last(window: _Window) -> _Block:
     """Give the block that the window ends in; for lines without a block, such as link definitions, a made-up one."""
     leaves = [block for block in window.blocks if block.kind in _LEAVES]
-    filled = [number for number, line in enumerate(window.lines) if line.strip()]
-    if leaves and leaves[-1].end > filled[-1]:
+    filled = max((number for number, line in enumerate(window.lines) if line.strip("> \t")), default=0)
+    if leaves and leaves[-1].end > filled:
         return leaves[-1]
     first = leaves[-1].end if leaves else 0
     return _Block("", first, len(window.lines), (), 0, "", "", "")
@@ -445,7 +449,7 @@ def _repeated(window: _Window, block: _Block) -> tuple[str, str]:
     elif block.kind == "table_open" and block.first + 1 < len(window.lines):
         delimiters = _peel(window.lines[block.first + 1], block.frame)[1]
         opening = f"{marks}{block.inside.strip()}\n{marks}{delimiters.strip()}\n"
-    most = window.limit // 3
+    most = window.limit // 4
     return opening if len(opening) <= most else "", closing if len(closing) <= most else ""
 
 
@@ -465,7 +469,7 @@ def _shown(text: str, definitions: MutableMapping[str, Any]) -> str:
     """Give what people see of a text, without white space."""
     known = dict(definitions)
     parts = [
-        _words(_children(token.content, known, _MOST_TRIES)) if token.type == "inline" else token.content
+        _words(_children(token.content, known, _MOST_COSTLY_TO_TRY)) if token.type == "inline" else token.content
         for token in _blocks(text, known)
     ]
     return "".join("".join(parts).split())
@@ -476,7 +480,8 @@ def _in_paragraph(window: _Window, block: _Block, least: int) -> _Cut | None:
     text, places = _places(window, block)
     whole = _whole(text, window)
     found: list[_Cut] = []
-    tries = max(4, min(_MOST_TRIES, 60_000 // len(text)))
+    # Marks take most of the time.
+    tries = max(3, min(40, 200_000 // (len(text) + 20 * len(re.findall(r"[*_~`<\[]", text)))))
     for at in islice(_ends(text, places, least, window.limit), tries):
         head, tail = text[:at].rstrip(), text[at:].lstrip()
         shown = _shown(head, window.definitions) if head and tail else ""
@@ -493,7 +498,7 @@ def _in_paragraph(window: _Window, block: _Block, least: int) -> _Cut | None:
 
 def _whole(text: str, window: _Window) -> str:
     """Give what people see of a paragraph's text, which is no other block whatever it looks like."""
-    return "".join(_words(_children(text, window.definitions, _MOST_TRIES)).split())
+    return "".join(_words(_children(text, window.definitions, _MOST_COSTLY_TO_TRY)).split())
 
 
 def _ends(text: str, places: Sequence[int], least: int, most: int) -> Iterator[int]:
@@ -516,17 +521,21 @@ def _raw(window: _Window) -> _Cut:
     closing = _JOINER if block.markup.startswith("#") else ""
     most = window.limit - len(closing)
     spaces = [match.start() for match in re.finditer(r"\s", window.text) if most // 2 < match.start() <= most]
-    anywhere = (_between(window.text, most - back) for back in range(8))
-    ends = list(dict.fromkeys([*spaces[:-9:-1], *anywhere]))
+    anywhere = (_between(window.text, most - back) for back in range(4))
+    ends = list(dict.fromkeys([*spaces[:-5:-1], *anywhere]))
     kept = _keeping(window, block, ends) if block.kind in _INLINE else iter(ends)
-    at = next(kept, ends[0])
+    at = next(kept, 0)
+    if not at:
+        # Between letters, as the joiner is one, underscores mark nothing.
+        at, closing, marks = next(end for end in ends if end < window.limit), _JOINER, marks + _JOINER
     return _Cut(at, at, block.frame, closing, marks, is_midline=True, is_text=True)
 
 
 def _keeping(window: _Window, block: _Block, ends: Iterable[int]) -> Iterator[int]:
     """Give the offsets where a paragraph that is cut there still shows all that it showed, and perhaps more."""
     text, places = _places(window, block)
-    whole = _whole(text, window)
+    # The window may end in a word.
+    whole = _whole(text + _JOINER, window)[:-1]
     for end in ends:
         at = sum(place < end for place in places)
         tail = _text(text[at:], _Cut(end, end, (), is_text=True))
@@ -537,7 +546,7 @@ def _keeping(window: _Window, block: _Block, ends: Iterable[int]) -> Iterator[in
 
 def _between(text: str, at: int) -> int:
     """Give the last offset up to `at` that parts no escape, entity or character of several code points."""
-    least = max(1, at - 100)
+    least = max(1, at - 40)
     for place in range(at, least, -1):
         before, after = text[:place], text[place : place + 1]
         backslashes = len(before[-100:]) - len(before[-100:].rstrip("\\"))

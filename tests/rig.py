@@ -131,7 +131,11 @@ def markdown(message: dict[str, Any]) -> str:
 
 def is_draft(message: dict[str, Any]) -> bool:
     """Say whether a message of the bridge is still growing."""
-    return markdown(message).endswith(" …") or message.get("streaming_state") == "in_progress"
+    # A stream that was only stopped has no name yet: an edit finishes it.
+    is_stream = message.get("streaming_state") == "in_progress" or (
+        "streaming_state" in message and "metadata" not in message
+    )
+    return is_stream or markdown(message).endswith(" …")
 
 
 async def waiting(redis: Redis) -> list[Question]:

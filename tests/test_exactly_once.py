@@ -94,12 +94,31 @@ async def test_an_answer_that_slack_limits_waits_and_comes(rig: Rig, redis: Redi
 
 
 @pytest.mark.parametrize("fault", ["invalid_blocks", "msg_blocks_too_long"])
-async def test_an_answer_whose_blocks_slack_refuses_comes_as_text(rig: Rig, fault: str) -> None:
+async def test_an_answer_whose_blocks_slack_refuses_comes_without_buttons_or_as_text(rig: Rig, fault: str) -> None:
     async with rig.bridge(bridge_streaming="off"):
         rig.slack.fault("chat.postMessage", fault)
         _, answer = await rig.ask(ADA, GENERAL, "How are threads stored?")
+        assert [block["type"] for block in answer["blocks"]] == ["markdown", "context"]
+        rig.slack.fault("chat.postMessage", fault, 2)
+        _, answer = await rig.ask(ADA, GENERAL, "How are threads stored?")
     assert "stored in Redis" in answer["text"]
     assert "blocks" not in answer
+
+
+@pytest.mark.parametrize("fault", ["invalid_blocks", "msg_blocks_too_long"])
+async def test_a_stream_whose_blocks_slack_refuses_is_finished_by_an_edit(rig: Rig, redis: Redis, fault: str) -> None:
+    async with rig.bridge(bridge_streaming="native"):
+        rig.kapa.answer_with(ANSWER)
+        rig.kapa.hold(after_pieces=2)
+        ts = await rig.slack.say(ADA, GENERAL, "Count")
+        await rig.slack.wait_for(lambda: rig.replies(GENERAL, ts), 10)
+        rig.slack.fault("chat.stopStream", fault)
+        rig.kapa.release()
+        await rig.answer(GENERAL, ts)
+        await settled(rig, redis)
+        [answer] = rig.replies(GENERAL, ts)
+    assert (markdown(answer), is_draft(answer)) == (ANSWER, False)
+    assert "chat.update" in [call.method for call in rig.slack.calls]
 
 
 @pytest.mark.parametrize("streaming", ["edit", "off"])
@@ -160,15 +179,6 @@ async def test_a_draft_that_is_deleted_is_posted_again_once(rig: Rig, redis: Red
     assert len(rig.kapa.asked) == 1
 
 
-async def test_a_question_that_is_deleted_gets_no_second_answer(rig: Rig, redis: Redis) -> None:
-    async with rig.bridge():
-        ts, draft = await draft_of(rig)
-        await rig.slack.delete(ADA, GENERAL, ts)
-        rig.kapa.release()
-        await settled(rig, redis)
-        assert [message["ts"] for message in rig.replies(GENERAL, ts)] == [draft["ts"]]
-
-
 # A worker dies
 
 
@@ -186,36 +196,44 @@ async def two_workers(rig: Rig, doomed: Callable[[], Awaitable[None]], **setting
         yield
 
 
-async def posted(rig: Rig) -> None:
-    await rig.slack.wait_for(lambda: rig.called("chat.postMessage"), 15)
+async def posted(rig: Rig, method: str = "chat.postMessage") -> None:
+    await rig.slack.wait_for(lambda: rig.called(method), 15)
 
 
 MOMENTS: dict[str, tuple[str, str, bool, int]] = {
-    # what Slack does, to which method, whether Kapa is held after two pieces, how often Kapa may be asked
+    # what Slack does, to which call, whether Kapa is held after two pieces, how often Kapa may be asked
     "before Kapa's first word": ("", "", True, 2),
-    "after the first draft": ("", "chat.postMessage", True, 2),
-    "while the first draft is being posted": ("hang", "chat.postMessage", True, 2),
-    "after the first draft, before its ts came": ("hang_after", "chat.postMessage", True, 2),
-    "while the final edit is on its way": ("hang", "chat.update", False, 1),
-    "after the final edit, before its reply": ("hang_after", "chat.update", False, 1),
+    "after the first draft": ("", "first", True, 2),
+    "while the first draft is being posted": ("hang", "first", True, 2),
+    "after the first draft, before its ts came": ("hang_after", "first", True, 2),
+    "while the final edit is on its way": ("hang", "last", False, 1),
+    "after the final edit, before its reply": ("hang_after", "last", False, 1),
 }
 
 
+CALLS = {
+    "edit": {"first": "chat.postMessage", "last": "chat.update"},
+    "native": {"first": "chat.startStream", "last": "chat.stopStream"},
+}
+
+
+@pytest.mark.parametrize("streaming", CALLS)
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_worker_is_killed_while_it_streams(rig: Rig, redis: Redis, moment: str) -> None:
-    fault, method, is_held, asked = MOMENTS[moment]
+async def test_a_worker_is_killed_while_it_streams(rig: Rig, redis: Redis, moment: str, streaming: str) -> None:
+    fault, call, is_held, asked = MOMENTS[moment]
+    method = CALLS[streaming].get(call, "")
     ts = ""
 
     async def doomed() -> None:
         nonlocal ts
-        if method == "chat.postMessage" and fault:
+        if call == "first" and fault:
             rig.slack.fault(method, fault)
         rig.kapa.answer_with(ANSWER)
         rig.kapa.hold(after_pieces=2 if method else 0)
         ts = await rig.slack.say(ADA, GENERAL, "Count")
         await rig.kapa.wait_for(lambda: rig.kapa.held, 15)
         if method:
-            await posted(rig)
+            await posted(rig, CALLS[streaming]["first"])
         if not is_held:
             await rig.slack.wait_for(lambda: rig.replies(GENERAL, ts))
             rig.slack.fault(method, fault, 5)
@@ -224,7 +242,7 @@ async def test_a_worker_is_killed_while_it_streams(rig: Rig, redis: Redis, momen
             await rig.slack.wait_for(lambda: rig.called(method))
             await answer_remembered(redis)
 
-    async with rig.bridge(Role.INGRESS), two_workers(rig, doomed):
+    async with rig.bridge(Role.INGRESS), two_workers(rig, doomed, bridge_streaming=streaming):
         await rig.answer(GENERAL, ts, within=15)
         await settled(rig, redis)
         assert list(map(markdown, rig.replies(GENERAL, ts))) == [ANSWER]
@@ -271,7 +289,7 @@ async def test_an_answer_is_remembered_though_its_draft_hangs(rig: Rig, redis: R
         await answer_remembered(redis)
         assert len(rig.called("chat.postMessage")) == 1
 
-    async with rig.bridge(Role.INGRESS), two_workers(rig, doomed):
+    async with rig.bridge(Role.INGRESS), two_workers(rig, doomed, bridge_streaming="edit"):
         await rig.answer(GENERAL, ts, within=15)
         await settled(rig, redis)
         assert list(map(markdown, rig.replies(GENERAL, ts))) == [ANSWER]
@@ -304,7 +322,7 @@ async def test_a_worker_that_was_frozen_shows_nothing_more(rig: Rig, redis: Redi
 async def test_a_draft_that_cannot_be_edited_any_more_leaves_nothing_behind(
     rig: Rig, redis: Redis, refusal: str
 ) -> None:
-    async with rig.bridge():
+    async with rig.bridge(bridge_streaming="edit"):
         rig.kapa.answer_with(ANSWER)
         rig.kapa.hold(after_pieces=2)
         ts = await rig.slack.say(ADA, GENERAL, "Count")
@@ -342,7 +360,7 @@ def slow_post(monkeypatch: pytest.MonkeyPatch) -> SlowPost:
 
 async def test_a_draft_under_way_at_a_stop_lands_and_is_remembered(slow_post: SlowPost, rig: Rig, redis: Redis) -> None:
     """The answer is there, its journey waits for the draft, and the worker is told to stop: no second message."""
-    settings: dict[str, Any] = {"bridge_drain_seconds": 0, "bridge_lease_seconds": 3600}
+    settings: dict[str, Any] = {"bridge_drain_seconds": 0, "bridge_lease_seconds": 3600, "bridge_streaming": "edit"}
     async with rig.bridge(Role.INGRESS), asyncio.timeout(40):
         async with rig.bridge(Role.WORKER, **settings):
             rig.kapa.answer_with(ANSWER)

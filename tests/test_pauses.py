@@ -187,7 +187,7 @@ async def draft_in(rig: Rig, channel: str) -> str:
 
 
 async def test_edits_that_are_limited_keep_no_post_from_going_out(rig: Rig, redis: Redis) -> None:
-    async with rig.bridge(), rig.bridge(Role.WORKER):
+    async with rig.bridge(bridge_streaming="edit"), rig.bridge(Role.WORKER, bridge_streaming="edit"):
         here = await draft_in(rig, GENERAL)
         rig.slack.fault("chat.update", "429", retry_after="3600")
         rig.kapa.release()

@@ -161,8 +161,10 @@ async def test_no_address_in_a_payload_is_ever_called(rig: Rig, http: bool, way:
                 "response_url": trap,
             }
             click |= {"response_urls": [{"response_url": trap}], "trigger_id": "1.2.3"}
-            click |= {"actions": [{"type": "button", "action_id": "up", "block_id": "votes", "value": "1"}]}
-            assert (await rig.slack.interact(click)).status == 200
+            click |= {"container": {"message_ts": "1700000000.000200", "channel_id": GENERAL}}
+            for action in ("up", "kapa_feedback"):
+                pressed = {"action_id": action, "value": "downvote", "action_ts": "1700000000.000300"}
+                assert (await rig.slack.interact(click | {"actions": [pressed]})).status == 200
         elif http:
             form = {"command": "/ask", "text": "How?", "team_id": "T0PLAY", "user_id": ADA, "response_url": trap}
             body = urlencode(form).encode()

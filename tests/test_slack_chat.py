@@ -254,7 +254,7 @@ async def test_an_edit_replaces_and_keeps_the_metadata(calls: Calls) -> None:
     asked = await calls.ask()
     ts = await calls.chat.post(asked, 0, PART)
     for _ in range(2):
-        await calls.chat.edit(asked.place, ts, OTHER)
+        await calls.chat.edit(asked, 0, ts, OTHER)
     [shown] = calls.replies(asked)
     assert (shown["text"], shown["blocks"]) == (OTHER["text"], OTHER["blocks"])
     assert write.read_metadata(shown) == (asked.id, 0)
@@ -265,7 +265,7 @@ async def test_an_edit_of_what_is_gone_says_so(calls: Calls) -> None:
     ts = await calls.chat.post(asked, 0, PART)
     await calls.chat.delete(asked.place, ts)
     with pytest.raises(MessageGoneError):
-        await calls.chat.edit(asked.place, ts, OTHER)
+        await calls.chat.edit(asked, 0, ts, OTHER)
     assert calls.replies(asked) == []
 
 
@@ -289,7 +289,7 @@ async def test_blocks_that_slack_finds_fault_with_become_plain_text(calls: Calls
     calls.slack.fault("chat.postMessage", error)
     ts = await calls.chat.post(asked, 0, PART)
     calls.slack.fault("chat.update", error)
-    await calls.chat.edit(asked.place, ts, OTHER)
+    await calls.chat.edit(asked, 0, ts, OTHER)
     [shown] = calls.replies(asked)
     assert shown["text"] == OTHER["text"]
     assert "blocks" not in shown
@@ -387,7 +387,7 @@ async def test_every_call_is_observed_once(calls: Calls, method: str) -> None:
     ts = await calls.chat.post(asked, 0, PART)
     calls.observed.clear()
     works: dict[str, tuple[str, Callable[[], Awaitable[None]]]] = {
-        "edit": ("chat.update", lambda: calls.chat.edit(asked.place, ts, OTHER)),
+        "edit": ("chat.update", lambda: calls.chat.edit(asked, 0, ts, OTHER)),
         "delete": ("chat.delete", lambda: calls.chat.delete(asked.place, ts)),
         "show_status": ("assistant.threads.setStatus", lambda: calls.chat.show_status(asked.place, "x")),
     }
@@ -430,7 +430,7 @@ def test_a_limit_that_two_channels_meet_is_everywhere(scope: str, paused: set[st
 
 WORKS: dict[str, Callable[[SlackChat, Question], Awaitable[object]]] = {
     "chat.postMessage": lambda chat, asked: chat.post(asked, 0, PART),
-    "chat.update": lambda chat, asked: chat.edit(asked.place, "1.2", PART),
+    "chat.update": lambda chat, asked: chat.edit(asked, 0, "1.2", PART),
     "chat.delete": lambda chat, asked: chat.delete(asked.place, "1.2"),
     "conversations.replies": lambda chat, asked: chat.find(asked),
     "assistant.threads.setStatus": lambda chat, asked: chat.show_status(asked.place, "x"),
@@ -495,7 +495,7 @@ async def test_what_is_no_limit_pauses_nothing(calls: Calls, redis: Redis, fault
     asked = await calls.ask()
     calls.slack.fault("chat.update", fault)
     with pytest.raises(ChatError):
-        await calls.chat.edit(asked.place, "1.2", PART)
+        await calls.chat.edit(asked, 0, "1.2", PART)
     assert await redis.keys() == []
 
 
@@ -505,7 +505,7 @@ async def test_slack_that_cannot_be_reached_has_limited_nothing(redis: Redis) ->
         async with calling(redis) as calls:
             calls.client.base_url = f"http://127.0.0.1:{taken.getsockname()[1]}/api/"
             with pytest.raises(ChatBusyError):
-                await calls.chat.edit((await calls.ask()).place, "1.2", PART)
+                await calls.chat.edit(await calls.ask(), 0, "1.2", PART)
     assert await redis.keys() == []
 
 

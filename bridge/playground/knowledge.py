@@ -43,12 +43,13 @@ _FAILURE = ("away", "breaks", "broken", "crashes", "dies", "down", "fails", "kil
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A piece of a page under one heading. `text` is Markdown without the heading."""
+    """A piece of a page under one heading. `text` has no heading; `is_internal`: not for everyone."""
 
     page: str
     title: str
     url: str
     text: str
+    is_internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +120,16 @@ def sources(reply: Reply) -> list[dict[str, object]]:
     """Give a reply's sources as Kapa does: one for each retrieved chunk, so with duplicates; `Page|Section` titles."""
     found: list[dict[str, object]] = []
     for section in reply.sections:
-        chunk = _source(section.url, f"{section.page}|{section.title}")
+        chunk = _source(section.url, f"{section.page}|{section.title}", section)
         found += [chunk] * (1 + len(section.text) // _CHUNK)
     if reply.sections:
         best = reply.sections[0]
-        found.append(_source(best.url.partition("#")[0] + "#", f"{best.page}|{best.page}"))
+        found.append(_source(best.url.partition("#")[0] + "#", f"{best.page}|{best.page}", best))
     return found
 
 
-def _source(url: str, title: str) -> dict[str, object]:
-    return {"source_url": url, "title": title, "contains_internal_data": False}
+def _source(url: str, title: str, section: Section) -> dict[str, object]:
+    return {"source_url": url, "title": title, "contains_internal_data": section.is_internal}
 
 
 def split(path: str, text: str) -> list[Section]:

@@ -202,12 +202,12 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
     @app.middleware
     async def sort_out(body: Any, next: Callable[[], Awaitable[None]]) -> BoltResponse | None:  # noqa: A002 - Bolt's name
         """Acknowledge what is no event, and refuse for good what has no shape."""
-        kind = body.get("type")
+        kind = str(body.get("type"))
         if kind == "app_rate_limited":
             log.warning("events_rate_limited", minute=body.get("minute_rate_limited"))
             return BoltResponse(status=200)
         if kind not in {"event_callback", *INTERACTIONS}:
-            log.debug("payload_unused", type=str(kind)[:50])
+            log.debug("payload_unused", type=kind[:50])
             return BoltResponse(status=200)
         if not _has_shape(body, intake.identity):
             intake.on_event("malformed")
@@ -244,7 +244,7 @@ def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
 def _has_shape(body: Any, identity: Identity) -> bool:
     if not isinstance(body, dict):
         return False
-    if body.get("type") in INTERACTIONS:
+    if str(body.get("type")) in INTERACTIONS:
         return interactions.interaction(body, identity) != Ignored("malformed")
     event = body.get("event")
     return isinstance(event, dict) and isinstance(event.get("type"), str)

@@ -127,19 +127,27 @@ class SlackChat:
         reply = await self._shown(POST, channel, lambda shown: self._client.chat_postMessage(**body, **shown), part)
         return _ts(reply)
 
-    async def edit(self, place: Place, message: str, part: Part) -> None:
+    async def edit(self, question: Question, number: int, message: str, part: Part) -> None:
         """Replace the message with ts `message`."""
         try:
-            await self._update(place, message, part)
+            await self._update(question, number, message, part)
         except ChatRefusedError as refused:
             if refused.reason != _STILL_GROWING:
                 raise
-            await self._end_stream(place, message)
-            await self._update(place, message, part)
+            await self._end_stream(question.place, message)
+            await self._update(question, number, message, part)
 
-    async def _update(self, place: Place, message: str, part: Part) -> None:
-        target: dict[str, Any] = {"channel": place.channel, "ts": message, "unfurl_links": False, "unfurl_media": False}
-        await self._shown("chat.update", place.channel, lambda shown: self._client.chat_update(**target, **shown), part)
+    async def _update(self, question: Question, number: int, message: str, part: Part) -> None:
+        channel = question.place.channel
+        target: dict[str, Any] = {
+            "channel": channel,
+            "ts": message,
+            # What began as a stream has none yet.
+            "metadata": write.metadata(question.id, number),
+            "unfurl_links": False,
+            "unfurl_media": False,
+        }
+        await self._shown("chat.update", channel, lambda shown: self._client.chat_update(**target, **shown), part)
 
     async def start(self, question: Question, part: Part) -> str:
         """Start a stream in the question's thread; return its message's ts.

@@ -78,7 +78,6 @@ class _Values(BaseModel):
 
 
 class _View(BaseModel):
-    callback_id: str
     private_metadata: str
     state: _Values
 
@@ -92,10 +91,14 @@ def interaction(body: Any, identity: Identity) -> Interaction:
     """Read an interaction's payload. Whatever is not of Slack's documented shape is Ignored as `malformed`."""
     try:
         if body["type"] == "block_actions":
+            if body["actions"][0]["action_id"] not in {FEEDBACK, EXPLAIN}:
+                return Ignored("other_action")
             return _pressed(_BlockActions.model_validate(body), identity)
         if body["type"] == "view_submission":
+            if body["view"]["callback_id"] != WHY:
+                return Ignored("other_view")
             return _submitted(_Submission.model_validate(body), identity)
-    except (ValidationError, ValueError, TypeError, KeyError):
+    except (ValidationError, ValueError, TypeError, LookupError):
         return Ignored("malformed")
     return Ignored("other_interaction")
 
@@ -108,8 +111,6 @@ def about(feedback: Feedback) -> dict[str, str]:
 
 def _pressed(found: _BlockActions, identity: Identity) -> Interaction:
     action, container = found.actions[0], found.container
-    if action.action_id not in {FEEDBACK, EXPLAIN}:
-        return Ignored("other_action")
     feedback = Feedback(
         team=identity.team,
         channel=container.channel_id,
@@ -125,9 +126,7 @@ def _pressed(found: _BlockActions, identity: Identity) -> Interaction:
     return WantsToExplain(about(feedback), found.trigger_id)
 
 
-def _submitted(found: _Submission, identity: Identity) -> Feedback | Ignored:
-    if found.view.callback_id != WHY:
-        return Ignored("other_view")
+def _submitted(found: _Submission, identity: Identity) -> Feedback:
     said = _About.model_validate(json.loads(found.view.private_metadata))
     values = {name: state for block in found.view.state.values.values() for name, state in block.items()}
     chosen = {option.value for option in values.get(REASONS, _State()).selected_options or ()}
