@@ -304,6 +304,9 @@ class Painter:
         while True:
             await self._has_more.wait()
             self._has_more.clear()
+            if not self._text.strip():
+                # A message cannot begin with nothing.
+                continue
             pause = DRAFT_SECONDS
             async with self._showing:
                 try:

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -10,12 +10,14 @@ from redis.asyncio import Redis
 
 from bridge import app, streams
 from bridge.chat import Extent
-from bridge.models import Place
+from bridge.display import GATHER_SECONDS, Display, Painter
+from bridge.models import Place, Reply
 from bridge.playground.kapa import Pace
 from bridge.playground.slack import SHARED, STRANGER
 from bridge.settings import Role
 from bridge.streams import Streams
 from tests.rig import ADA, GENERAL, GRACE, HELP, Rig, hurry, is_draft, markdown, settled
+from tests.waiting import Naps
 
 ANSWER = "one two three four five six seven eight nine"
 STREAM = ("chat.startStream", "chat.appendStream", "chat.stopStream")
@@ -120,6 +122,27 @@ async def test_a_long_answer_streams_on_in_a_second_message(rig: Rig, redis: Red
         await settled(rig, redis)
     assert "\n\n".join([markdown(first), markdown(second)]) == text
     assert [len(rig.replies(GENERAL, ts)), rig.slack.rate_limited.total()] == [2, 0]
+
+
+async def test_the_first_words_wait_for_no_more_than_a_moment() -> None:
+    """Between Kapa's first piece and the call that shows it there is one short wait, and no other."""
+    naps, shown = Naps(), asyncio.Event()
+
+    class Shown:
+        async def draft(self, reply: Reply) -> None:
+            assert (reply.text, naps.asked) == ("Words", [GATHER_SECONDS])
+            shown.set()
+
+    async with Painter(cast("Display", Shown()), naps) as painter:
+        painter.add("Words")
+        await shown.wait()
+    assert GATHER_SECONDS <= 0.1
+
+
+async def test_white_space_begins_no_message(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge():
+        ts = await begin(rig, f" \n {ANSWER}", pieces=3)
+        assert markdown(await finish(rig, redis, ts)).strip() == ANSWER
 
 
 # What ends a stream

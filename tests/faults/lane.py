@@ -8,7 +8,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -128,6 +128,23 @@ class Cell:
             lane.kapa.release()
         await lane.settled()
         return ts
+
+    async def edit(self, text: str) -> None:
+        """Edit the last question; return once all work is done."""
+        lane, last = self.lane, self.questions[-1]
+        ts = last.line.rpartition(":")[2]
+        await lane.slack.edit("U0ADA", GENERAL, ts, text)
+        self.questions[-1] = replace(last, text=text)
+        await lane.take_in()
+        await lane.settled()
+
+    async def delete(self) -> None:
+        """Delete the conversation's first question, the only one; return once all work is done."""
+        lane = self.lane
+        await lane.slack.delete("U0ADA", GENERAL, self.thread)
+        self.questions = []
+        await lane.take_in()
+        await lane.settled()
 
     async def vote(self, emoji: str, reaction: str, comment: Json | None) -> None:
         """Put an emoji on the last answer's first message; return once all work is done."""

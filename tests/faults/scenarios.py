@@ -39,6 +39,16 @@ async def _votes(cell: Cell) -> None:
     await cell.vote("+1", "upvote", incorrect | {"incorrect": False})
 
 
+async def _edited(cell: Cell) -> None:
+    await cell.ask("What is it", held_until=())
+    await cell.edit("What was it")
+
+
+async def _deleted(cell: Cell) -> None:
+    await cell.ask("What is it", held_until=())
+    await cell.delete()
+
+
 async def _refused(cell: Cell) -> None:
     await cell.ask("What is it", sentences=[WORDS.refused], held_until=())
 
@@ -72,5 +82,7 @@ RESUMED = Scenario(
 )
 REFUSED = Scenario("a question that Kapa refuses", _refused, always={"projects/*/chat/stream": Action.ERROR_400})
 OUT = Scenario("a question while Kapa is away", _out, always={"projects/*/chat/stream": Action.ERROR_500})
+EDITED = Scenario("an answered question that is edited", _edited, OFF)
+DELETED = Scenario("an answered question that is deleted", _deleted, OFF)
 LONG = Scenario("an answer in three messages", _long, EDIT, answer=_many_words)
-ALL = (CONVERSATION, DRAFTS, SLOW, WHOLE, VOTES, RESUMED, REFUSED, OUT, LONG)
+ALL = (CONVERSATION, DRAFTS, SLOW, WHOLE, VOTES, RESUMED, REFUSED, OUT, LONG, EDITED, DELETED)
