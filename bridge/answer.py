@@ -112,6 +112,10 @@ class Answering:
 
     async def surrender(self, lease: Lease, reason: str) -> Outcome:
         """Give the question up after a fault of ours."""
+        question = Question.from_json(lease.ticket.item.payload)
+        if question.is_deleted or "answered" in lease.ticket.notes:
+            # Nobody waits for a word.
+            return GaveUp(reason)
         return await self._tell(self._turn(lease), _Ending("failed", Reply(self.messages.failed), dead_reason=reason))
 
     def _turn(self, lease: Lease) -> _Turn:
@@ -137,17 +141,21 @@ class Answering:
         place, display, store = turn.question.place, turn.display, self.means.store
         self.beside.start(self.means.chat.show_status(place, ""))
         try:
-            await display.look()
+            await self._find_what_is_left(display)
             if display.messages and await store.is_voted(message_key(place, display.messages[0])):
                 return Done("answer_kept")
             writes = store.parts(place, display.messages, NO_ANSWER)
             await display.take_away()
-        except ChatRefusedError:
-            # Neither the thread nor an answer in it is there any more.
-            return Done("withdrawn")
         except ChatError as error:
-            return self._later(turn, error) or Done("withdrawn")
+            return self._later(turn, error) or GaveUp(f"slack: {error.reason}")
         return Done("withdrawn", writes)
+
+    async def _find_what_is_left(self, display: Display) -> None:
+        try:
+            await display.look()
+        except ChatRefusedError as refused:
+            # The thread is gone; what is remembered of a running answer may be there still.
+            log.info("thread_not_read", reason=refused.reason)
 
     def _later(self, turn: _Turn, error: ChatError) -> Again | None:
         """Say when to try again what the chat did not do now; None: it was tried long enough."""

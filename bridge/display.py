@@ -104,9 +104,7 @@ class Display:
         return await self._look()
 
     async def take_away(self) -> None:
-        """Delete all messages."""
-        if self._must_look:
-            await self._look()
+        """Delete all messages that are known."""
         await self._take_away_from(0)
 
     async def _may_draft(self) -> bool:
