@@ -19,7 +19,7 @@ _ELLIPSIS: Final = "…"
 # markdown-it takes quadratic time over these.
 _COSTLY: Final = re.compile(r"\[|<!")
 _MOST_COSTLY: Final = 500
-_MOST_COSTLY_TO_TRY: Final = 40
+_MOST_COSTLY_TO_TRY: Final = 45
 
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
@@ -240,7 +240,8 @@ _QUOTE: Final = re.compile(r" {0,3}> ?")
 _ITEM: Final = re.compile(r"([ \t]*(?:[-+*]|\d{1,9}[.)]))([ \t]*)")
 # After an item's mark or nothing, what follows goes on with no paragraph but its own.
 _END: Final = re.compile(r"[ >]*(?:$|(?:[-+*]|\d{1,9}[.)])[ \t])")
-_BLANK_LINES: Final = re.compile(r"\A(?:[ \t>]*\n)+")
+_BLANK: Final = re.compile(r"(?: {0,3}>)*\s*")
+_BLANK_LINES: Final = re.compile(r"\A(?:(?: {0,3}>)*[ \t]*\n)+")
 _BLANK_QUOTE: Final = re.compile(r"(?:\n(?: {0,3}> ?)+)+\Z")
 _SENTENCE: Final = re.compile(r"[.!?…؟۔][\"'”’»)\]*_~`]*(?=\s)|[。！？]")
 _ENDINGS: Final = (("[", "](x)"), ("`", "`"), ("`", "``"), ("*", "*"), ("_", "_"), ("~", "~~"), ("<", ">"))
@@ -267,7 +268,7 @@ def split(text: str, limit: int) -> list[str]:
         piece = rest[: cut.end].rstrip() + cut.closing
         pieces.append(piece if cut.is_midline or cut.closing else _BLANK_QUOTE.sub("", piece))
         rest = _BLANK_LINES.sub("", cut.opening + _unframed(_text(rest[cut.resume :], cut), cut))
-    return [piece for piece in [*pieces, rest.rstrip()] if piece.strip("> \n\t")]
+    return [piece for piece in [*pieces, rest.rstrip()] if not _BLANK.fullmatch(piece)]
 
 
 def _look(text: str, limit: int) -> _Window:
@@ -428,7 +429,7 @@ def _inner(window: _Window, least: int) -> _Cut | None:
         content = _peel(window.lines[line], block.frame)[1]
         is_end = block.kind == "fence" and not content.strip(f"{block.markup[0]} ")
         if least <= start <= window.limit - len(closing) and start > len(opening) and content.strip() and not is_end:
-            return _Cut(start, start, block.frame, closing, opening)
+            return _Cut(start, start, block.frame, closing, opening, has_gap=block.kind == "table_open")
     return None
 
 
@@ -516,9 +517,9 @@ def _raw(window: _Window) -> _Cut:
         opening, closing = _repeated(window, block)
         at = _between(window.text, window.limit - len(closing))
         opening += marks + "    " * (block.kind == "code_block")
-        return _Cut(at, at, block.frame, closing, opening, is_midline=True)
-    # A heading would hide number signs at its end.
-    closing = _JOINER if block.markup.startswith("#") else ""
+        return _Cut(at, at, block.frame, closing, opening, is_midline=True, has_gap=False)
+    # A heading would hide number signs at its end, and a line of marks is a break only if nothing follows.
+    closing = _JOINER if block.markup.startswith("#") or block.kind == "hr" else ""
     most = window.limit - len(closing)
     spaces = [match.start() for match in re.finditer(r"\s", window.text) if most // 2 < match.start() <= most]
     anywhere = (_between(window.text, most - back) for back in range(4))
