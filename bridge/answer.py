@@ -17,6 +17,7 @@ from bridge import policy
 from bridge.chat import ChatBusyError, ChatError, ChatRefusedError
 from bridge.circuit_breaker import CircuitBreaker, CircuitOpenError
 from bridge.display import Display, Means, Painter, Sleep
+from bridge.inbox import FINISHED
 from bridge.journal import QuestionEntry
 from bridge.kapa.client import KapaClient
 from bridge.kapa.wire import KapaError, KapaRefused, KapaThreadUnknown, KapaUnavailable
@@ -40,9 +41,9 @@ class _Turn:
     display: Display
 
     @property
-    def is_answered(self) -> bool:
-        """Whether the question was answered before, and changed since."""
-        return "answered" in self.lease.ticket.notes
+    def is_again(self) -> bool:
+        """Whether the question was finished before, and changed since."""
+        return FINISHED in self.lease.ticket.notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Answering:
             return Again("workers died over it", wait, is_failure=False)
         if turn.question.is_deleted:
             return await self._withdraw(turn)
-        if turn.is_answered and (outcome := await self._look(turn)) is not None:
+        if turn.is_again and (outcome := await self._review(turn)) is not None:
             return outcome
         if not turn.question.text:
             return await self._tell(turn, _Ending("helped", Reply(self.messages.help)))
@@ -113,8 +114,8 @@ class Answering:
     async def surrender(self, lease: Lease, reason: str) -> Outcome:
         """Give the question up after a fault of ours."""
         question = Question.from_json(lease.ticket.item.payload)
-        if question.is_deleted or "answered" in lease.ticket.notes:
-            # Nobody waits for a word.
+        if question.is_deleted or FINISHED in lease.ticket.notes:
+            # Nobody waits for a word, or the answer from before is better than one.
             return GaveUp(reason)
         return await self._tell(self._turn(lease), _Ending("failed", Reply(self.messages.failed), dead_reason=reason))
 
@@ -124,10 +125,16 @@ class Answering:
 
     # What was asked, and answered, before
 
-    async def _look(self, turn: _Turn) -> Outcome | None:
-        """Find the answer to what the question was before it was edited; None: it is to be asked again."""
+    async def _review(self, turn: _Turn) -> Outcome | None:
+        """Find the answer to what the question was before it was edited; None: it is to be asked again.
+
+        The only call of the chat that comes before a request to Kapa.
+        """
+        if "answer" in turn.lease.ticket.notes:
+            # It was asked again already, and is only to be shown.
+            return None
         try:
-            is_replied = await turn.display.look()
+            is_replied = await turn.display.adopt()
         except ChatRefusedError as refused:
             log.info("answer_not_found", reason=refused.reason)
             return Done("not_asked_again")
@@ -152,7 +159,7 @@ class Answering:
 
     async def _find_what_is_left(self, display: Display) -> None:
         try:
-            await display.look()
+            await display.adopt()
         except ChatRefusedError as refused:
             # The thread is gone; what is remembered of a running answer may be there still.
             log.info("thread_not_read", reason=refused.reason)
@@ -173,9 +180,10 @@ class Answering:
             return await self._without_answer(error, turn)
         reply = Reply(
             answer.text,
-            policy.fit_to_show(answer.sources, is_shared=turn.question.is_shared),
+            answer.sources,
             note=self.messages.uncertain if answer.is_uncertain else "",
             is_votable=True,
+            is_shared=turn.question.is_shared,
         )
         if not harmless(answer.text).strip():
             reply = replace(reply, text=self.messages.nothing_found)
@@ -196,7 +204,7 @@ class Answering:
 
     async def _kapa_thread(self, turn: _Turn) -> str | None:
         question = turn.question
-        if turn.is_answered and question.id == question.place.thread:
+        if turn.is_again and question.id == question.place.thread:
             # What the conversation began with is another question now.
             return None
         return await self.means.store.kapa_thread(question.line)
@@ -207,7 +215,7 @@ class Answering:
         await turn.lease.begin()
         query = Query(question.text, question.person, question.origin_url, thread)
         # An answer that is there already stays until the new one is whole.
-        is_growing = self.is_streaming and not turn.is_answered
+        is_growing = self.is_streaming and not turn.is_again
         return await (self._stream(turn, query) if is_growing else self._ask_whole(turn, query))
 
     async def _admit(self, lease: Lease, status: Status) -> None:
@@ -260,9 +268,9 @@ class Answering:
             if wait is not None:
                 return Again("kapa unavailable", wait)
         ending = self._explain(error)
-        if turn.is_answered and turn.display.messages:
+        if turn.is_again and turn.display.messages:
             # The answer from before the edit is better than an apology in its place.
-            return GaveUp(ending.dead_reason) if ending.dead_reason else Done("answer_kept")
+            return GaveUp(ending.dead_reason) if ending.dead_reason else Done("no_new_answer")
         return await self._tell(turn, ending)
 
     def _wait(self, error: KapaUnavailable, failures: int) -> float | None:

@@ -56,6 +56,8 @@ STREAMS_PER_MINUTE: Final = 18
 # chat.appendStream is Tier 4, 100 and more; in short windows, so that all streams go on steadily.
 APPENDS: Final = 8
 APPENDS_SECONDS: Final = 5.0
+# A thank-you for an emoji reads a thread, as looking for an answer does, which must not be limited for it.
+THANKS_PER_MINUTE: Final = 25
 # Changes of status lines leave Slack's room to the first status of each question.
 STATUS_CHANGES_PER_MINUTE: Final = 40
 VOTES_AT_ONCE: Final = 8
@@ -261,6 +263,7 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
         store=store,
         chat=chat,
         messages=sentences,
+        thanks=RateLimit(redis, f"thanks:{identity.team}", limit=THANKS_PER_MINUTE),
         reactions=settings.reactions,
     )
     stack.push_async_callback(answering.close)

@@ -48,6 +48,7 @@ class Extent(StrEnum):
     WORKSPACE = "workspace"
     CHANNEL = "channel"
     ONCE = "once"
+    UNKNOWN = "unknown"
 
 
 class StreamRefusedError(ChatRefusedError):

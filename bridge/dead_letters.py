@@ -12,7 +12,7 @@ from typing import Final, cast
 from redis.asyncio import Redis
 
 from bridge import inbox_scripts as scripts
-from bridge.inbox import DEAD, DEAD_LETTER_DAYS, NOTES_SECONDS, TAG, TICKETS_OF_A_CHANNEL, Item, Kind
+from bridge.inbox import DEAD, DEAD_LETTER_DAYS, NOTES_SECONDS, TAG, TICKETS_OF_A_CHANNEL, Item, Kind, latest_key
 
 # What Redis takes for the whole id of a stream's entry; anything else names no dead letter.
 _ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -65,13 +65,17 @@ class DeadLetters:
         return [id_ for id_ in ids if _ID.fullmatch(id_) and await self._redis.xdel(DEAD, id_)]
 
     async def retry(self, ids: Sequence[str]) -> list[str]:
-        """Put dead letters back into their lines, with what was remembered of them; return the ids there were."""
+        """Put dead letters back into their lines, with what was remembered of them; return the ids put back.
+
+        One whose question was edited or deleted since is dropped: it would undo that.
+        """
         known = [letter for id_ in ids if _ID.fullmatch(id_) for letter in await self.read(id_, id_)]
         return [letter.id for letter in known if await self._retry(letter)]
 
     async def _retry(self, letter: DeadLetter) -> bool:
         lines = f"{TAG}:{letter.kind}"
         keys = [DEAD, f"{lines}:ready", f"{lines}:line:{letter.item.line}", f"{lines}:notes:{letter.item.id}"]
+        keys.append(latest_key(letter.item.id))
         notes = [part for pair in letter.notes.items() for part in pair]
         args: list[str | int] = [letter.id, letter.item.line, letter.item.to_entry(), NOTES_SECONDS, *notes]
         return bool(await self._revive(keys=keys, args=args))

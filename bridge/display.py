@@ -24,7 +24,7 @@ from bridge.chat import (
     StreamEndedError,
     StreamRefusedError,
 )
-from bridge.inbox import LeaseLostError, RevisedError
+from bridge.inbox import FINISHED, LeaseLostError, RevisedError
 from bridge.models import Question, Reply
 from bridge.rate_limit import RateLimit
 from bridge.store import Store, message_key
@@ -73,8 +73,13 @@ class Display:
         self.messages: list[str] = json.loads(lease.ticket.notes.get("posts", "[]"))
         self._shown: list[Part | None] = [None] * len(self.messages)
         self._must_look = lease.ticket.is_resumed
+        self._is_again = FINISHED in lease.ticket.notes
+        # What the last message, a stream that goes on, shows of the reply.
         self._stream: Part | None = None
-        self._slot = ""
+        # The places among the workspace's streams that this attempt has, and that an earlier one may have left.
+        self._place = ""
+        self._left_place = lease.ticket.notes.get("stream", "")
+        self._starts = 0
         self.has_posted = False
 
     async def show(self, reply: Reply) -> None:
@@ -97,10 +102,10 @@ class Display:
         if self.messages and not self._must_look and self._stream is None:
             await self._means.edits.acquire(self._lease.ticket.item.id)
         await self.show(reply)
-        await self._release_slot()
+        await self._give_places_back()
 
-    async def look(self) -> bool:
-        """Find what an earlier answer left in the thread, and say whether a person has replied since the question."""
+    async def adopt(self) -> bool:
+        """Go on with the messages that an earlier attempt left; say whether a person has replied since the question."""
         return await self._look()
 
     async def take_away(self) -> None:
@@ -117,18 +122,20 @@ class Display:
         return await self._means.edits.try_acquire(who, share=SHARE_OF_DRAFTS)
 
     async def _admit_stream(self) -> bool:
-        streams = self._means.streams
-        if streams is None or self._slot:
-            return self._slot != ""
-        who = f"{self._lease.ticket.item.id}:{len(self.messages)}"
-        if await streams.admit(self._question.place, who):
-            self._slot = who
-        return self._slot != ""
+        streams, ticket = self._means.streams, self._lease.ticket
+        if streams is not None and not self._place:
+            self._starts += 1
+            who = f"{ticket.item.id}:{ticket.id}:{self._starts}"
+            self._place = who if await streams.admit(self._question.place, who) else ""
+        return self._place != ""
 
-    async def _release_slot(self) -> None:
-        slot, self._slot = self._slot, ""
-        if slot and self._means.streams is not None:
-            await self._means.streams.ended(self._question.place, slot)
+    async def _give_places_back(self) -> None:
+        """Let others stream: of this reply no stream goes on any more."""
+        streams, places = self._means.streams, (self._place, self._left_place)
+        self._place = self._left_place = ""
+        for place in filter(None, places):
+            if streams is not None:
+                await streams.ended(self._question.place, place)
 
     async def _show_part(self, number: int, part: Part, *, is_growing: bool) -> None:
         if number < len(self.messages):
@@ -161,6 +168,8 @@ class Display:
 
     async def _edit(self, number: int, part: Part) -> None:
         await self._chat.edit(self._question, number, self.messages[number], part)
+        if self._left_place:
+            await self._give_places_back()
 
     async def _extend(self, number: int, part: Part, *, is_growing: bool) -> None:
         """Let the stream, the last message, go on or end. From then on, and after any trouble, it is edited."""
@@ -172,11 +181,11 @@ class Display:
                 self._stream = part
             else:
                 await self._chat.complete(self._question, number, message, shown, part)
-                await self._release_slot()
+                await self._give_places_back()
         except StreamEndedError as ended:
             log.info("stream_ended", message=message, reason=ended.reason)
             await self._edit(number, part)
-            await self._release_slot()
+            await self._give_places_back()
         except ChatBusyError:
             self._stream = shown
             raise
@@ -187,7 +196,7 @@ class Display:
             await self._delete(self.messages[-1])
             if self._stream is not None:
                 self._stream = None
-                await self._release_slot()
+                await self._give_places_back()
             del self.messages[-1], self._shown[-1]
 
     async def _delete(self, message: str) -> None:
@@ -210,7 +219,7 @@ class Display:
 
     async def _note_refusal(self, refused: StreamRefusedError) -> None:
         log.warning("stream_refused", reason=refused.reason, extent=refused.extent)
-        await self._release_slot()
+        await self._give_places_back()
         if self._means.streams is not None:
             await self._means.streams.refused(self._question.place, refused.extent)
 
@@ -220,6 +229,8 @@ class Display:
             message = await sending
         except ChatUnclearError:
             self._must_look = True
+            # A start that may have been one has used its place up.
+            await self._give_places_back()
             raise
         self.messages.append(message)
         self._shown.append(part)
@@ -259,8 +270,12 @@ class Display:
         return found.is_replied
 
     async def _remember(self) -> None:
-        unfinished = self._store.parts(self._question.place, self.messages, "")
-        await self._lease.remember({"posts": json.dumps(self.messages)}, unfinished)
+        """Remember the messages; one that shows an answer already can be voted on as that until there is another."""
+        keys = [message_key(self._question.place, message) for message in self.messages]
+        writes = self._store.parts(self._question.place, self.messages, "")
+        is_known = [await self._store.is_known(key) for key in keys] if self._is_again else [False] * len(keys)
+        unfinished = [write for write, known in zip(writes, is_known, strict=True) if not known]
+        await self._lease.remember({"posts": json.dumps(self.messages), "stream": self._place}, unfinished)
 
 
 class Painter:

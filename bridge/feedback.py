@@ -22,6 +22,7 @@ from bridge.kapa.wire import KapaError, KapaRefused, KapaUnavailable
 from bridge.messages import Messages
 from bridge.models import Emoji, Feedback, Place, Reaction, Reason, Vote, Whisper, opinion_from_json
 from bridge.policy import Opinion
+from bridge.rate_limit import RateLimit
 from bridge.store import NO_ANSWER, Ballot, Store
 from bridge.work import Again, Beside, Done, GaveUp, Lease, Outcome
 
@@ -61,11 +62,13 @@ class Standing:
             return cls(about=answer)
         parts: list[Any] = [*json.loads(text), answer, None]
         emoji, told, about, said = parts[:4]
+        if about != answer:
+            # What was thought of an answer that was replaced since says nothing of this one.
+            return cls(about=answer)
         opinion = Opinion(
             {name: (at, is_on) for name, (at, is_on) in emoji.items()}, (said[0], _from_list(said[1])) if said else None
         )
-        # Of an answer that was replaced since, Kapa was told; of this one it was not.
-        return cls(opinion, _from_list(told) if told and about == answer else None, answer)
+        return cls(opinion, _from_list(told) if told else None, answer)
 
 
 def _as_list(vote: Vote | None) -> list[Any] | None:
@@ -79,13 +82,14 @@ def _from_list(parts: list[Any]) -> Vote:
 
 @dataclass(slots=True)
 class Voting:
-    """The journey, with all it needs. `reactions` says which emoji is which vote."""
+    """The journey, with all it needs. `reactions` says which emoji is which vote; `thanks` is the budget of thanks."""
 
     kapa: KapaClient
     breaker: CircuitBreaker
     store: Store
     chat: Chat
     messages: Messages
+    thanks: RateLimit
     reactions: Mapping[str, Vote]
     clock: Callable[[], float] = time
     jitter: random.Random = field(default_factory=random.SystemRandom)
@@ -96,6 +100,8 @@ class Voting:
         event = opinion_from_json(lease.ticket.item.payload)
         structlog.contextvars.bind_contextvars(channel=event.channel, message=event.message)
         ballot = await self.store.ballot(event.line, event.user)
+        if event.about:
+            return await self._count(event, ballot, lease)
         match ballot.question_answer_id:
             case None:
                 wait = policy.look_wait(lease.ticket.failures + 1, LOOKS_FOR_ANSWER)
@@ -116,7 +122,7 @@ class Voting:
         return GaveUp(reason)
 
     async def _count(self, event: Emoji | Feedback, ballot: Ballot, lease: Lease) -> Outcome:
-        answer = str(ballot.question_answer_id)
+        answer = event.about or str(ballot.question_answer_id)
         before = Standing.from_json(ballot.state, answer)
         now = before.opinion.fold(event)
         # Kapa knows no withdrawal: with no emoji left, the last vote stays.
@@ -125,26 +131,28 @@ class Voting:
             # That it was taken away again arrived first: in order, it would have been the last vote.
             vote = policy.meaning(event.name, self.reactions)
         if vote is None or vote == before.told:
-            return Done("unchanged", self._writes(event, Standing(now, before.told, answer)))
+            return Done("unchanged", self._writes(event, ballot, Standing(now, before.told, answer)))
         try:
             await self._tell(lease, answer, event.person, vote, before.told)
         except KapaError as error:
             return self._failed(error, lease)
         log.info("vote_told", reaction=str(vote.reaction), reasons=sorted(map(str, vote.reasons)))
         if policy.is_worth_thanks(event, vote, before.told, self.clock()):
-            self.beside.start(self._thank(event, vote))
+            self.beside.start(self._thank(replace(event, about=answer), vote))
         entry = VoteEntry(event.line, event.person, vote.reaction, tuple(sorted(vote.reasons))).to_json()
-        return Done(vote.reaction, self._writes(event, Standing(now, vote, answer)), entry)
+        return Done(vote.reaction, self._writes(event, ballot, Standing(now, vote, answer)), entry)
 
     async def _thank(self, event: Emoji | Feedback, vote: Vote) -> None:
         """Let the person know that Kapa has the vote; who voted down by an emoji may say why."""
         place = Place(event.team, event.channel, event.thread if isinstance(event, Feedback) else "")
+        if not await self.thanks.try_acquire(event.line):
+            return
         if not place.thread:
             place = replace(place, thread=await self.chat.thread_of(place, event.message))
         is_down = vote.reaction is Reaction.DOWNVOTE
         explains = (event.answer or event.message) if is_down and isinstance(event, Emoji) else ""
         says = self.messages.sorry if is_down and not vote.words else self.messages.thanks
-        await self.chat.whisper(place, event.user, Whisper(says, explains))
+        await self.chat.whisper(place, event.user, Whisper(says, explains, event.about))
 
     async def _tell(self, lease: Lease, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
         who = lease.ticket.item.id
@@ -174,7 +182,10 @@ class Voting:
         wait = policy.patient_wait(failures, asked_for, self.jitter.random())
         return GaveUp(f"kapa: {error.reason}") if wait is None else Again("kapa unavailable", wait)
 
-    def _writes(self, event: Emoji | Feedback, standing: Standing) -> list[Write]:
+    def _writes(self, event: Emoji | Feedback, ballot: Ballot, standing: Standing) -> list[Write]:
+        if standing.about != ballot.question_answer_id:
+            # The message shows another answer by now, and what is remembered is about that.
+            return []
         writes = self.store.vote(event.line, event.user, standing.to_json())
         writes.append(self.store.answer(event.line, standing.about))
         if event.answer:

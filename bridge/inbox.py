@@ -16,6 +16,8 @@ again do not live here. Keys (one hash tag, so that Redis Cluster keeps them tog
     {bridge}:<kind>:early:<line>    list of replies that came before their thread's question, for EARLY_SECONDS
     {bridge}:<kind>:notes:<item>    hash of what is remembered about an item between attempts
     {bridge}:seen:<mark>            an event that was accepted already
+    {bridge}:seen:<mark>:edited     an edit that came before its message, for EARLY_SECONDS
+    {bridge}:seen:<item>:latest     the order of an item's newest revision: a dead letter may be older
     {bridge}:dead                   stream of dead letters
     {bridge}:journal                stream of what was finished, for `journal`
 """
@@ -35,6 +37,8 @@ from bridge import inbox_scripts as scripts
 
 TAG: Final = "{bridge}"
 GROUP: Final = "bridge"
+# The note of an item that was finished before, and was revised since.
+FINISHED: Final = "finished"
 DEAD: Final = f"{TAG}:dead"
 # Longer than Slack's last redelivery, after 24 hours (https://docs.slack.dev/apis/events-api, Delayed Events).
 SEEN_SECONDS: Final = 30 * 3600
@@ -136,6 +140,21 @@ def thread_key(line: str) -> str:
     return f"{TAG}:thread:{line}"
 
 
+def latest_key(item: str) -> str:
+    """Name the key that knows the order of an item's newest revision."""
+    return f"{TAG}:seen:{item}:latest"
+
+
+def edited_key(message: str) -> str:
+    """Name the key that keeps an edit for the message that it overtook."""
+    return f"{TAG}:seen:{message}:edited"
+
+
+def line_key(kind: Kind, line: str) -> str:
+    """Name the key of a line, which is there as long as something waits in it or is being dealt with."""
+    return f"{TAG}:{kind}:line:{line}"
+
+
 def _flat(writes: Sequence[Write]) -> list[str | int]:
     return [part for write in writes for part in (write.key, write.value, write.seconds)]
 
@@ -215,17 +234,22 @@ class Inbox:
         ]
         return Put(await self._put(keys=keys, args=args))
 
-    async def revise(self, item: Item, *, message: str, is_gone: bool, age_seconds: float = 0) -> Put:
+    async def revise(
+        self, item: Item, *, message: str, is_gone: bool, age_seconds: float = 0, only_in_line: bool = False
+    ) -> Put:
         """Change an item whose message was edited or, with `is_gone`, deleted; `message` is its mark from `put`.
 
         In its line it takes the old one's place, and who is at work on that starts anew with it. What is finished
-        already is put into the line once more, with the note `answered`. A message that was never put is left alone; if
-        it is gone, it is not put later either. `age_seconds` is how old the message is: its mark ends some day.
+        already is put into the line once more, with the note FINISHED, unless it is to be changed `only_in_line`. A
+        message that was never put is left alone: if it is gone, it is not put later either, and an edit of it is put
+        in its place if it comes within EARLY_SECONDS. `age_seconds` is how old the message is: its mark ends some day.
         """
+        mark = f"{TAG}:seen:{message}"
         keys = [self._ready, self._lines + item.line, thread_key(item.line), self._notes(item)]
-        keys += [f"{TAG}:seen:{message}", f"{TAG}:seen:{message}:{item.order}"]
+        keys += [mark, f"{mark}:{item.order}", latest_key(item.id), edited_key(message)]
         args: list[str | int] = [item.line, item.to_entry(), item.order, item.id, GROUP, SEEN_SECONDS, NOTES_SECONDS]
-        return Put(await self._revise(keys=keys, args=[*args, int(is_gone), int(age_seconds >= SEEN_SECONDS)]))
+        args += [int(is_gone), int(age_seconds >= SEEN_SECONDS), FINISHED, DEAD_LETTER_DAYS * 86_400, EARLY_SECONDS]
+        return Put(await self._revise(keys=keys, args=[*args, int(only_in_line)]))
 
     async def open(self) -> None:
         """Make the consumer group, where it is missing, and sign off workers that were killed long ago."""

@@ -58,6 +58,13 @@ local function admit(ready, channel)
     issue(ready, string.sub(turn, 2), string.sub(turn, 1, 1))
   end
 end
+-- A line holds an item, in whichever version.
+local function has_item(line, id)
+  for _, entry in ipairs(redis.call('LRANGE', line, 0, -1)) do
+    if read(entry) == id then return true end
+  end
+  return false
+end
 -- The head of a line was changed since a ticket for it was made: `order` is what it was then.
 local function is_revised(line, order)
   if order == '' then return false end
@@ -107,6 +114,14 @@ local function is_seen(marks)
   return false
 end
 
+-- An edit may overtake its message, whose first delivery failed.
+local function newest(entry, order, its_marks)
+  local edited = its_marks[1] and redis.call('GET', its_marks[1] .. ':edited')
+  if not edited then return entry, order end
+  local _, its_order = read(edited)
+  return edited, its_order
+end
+
 local marks = {unpack(KEYS, 5)}
 if ARGV[6] == '1' and redis.call('EXISTS', thread) == 0 then
   -- The question that it replies to may be on its way: Slack sends again what could not be taken in.
@@ -118,12 +133,16 @@ end
 if is_seen(marks) then return 'duplicate' end
 local is_new = ARGV[5] ~= '0' and redis.call('SET', thread, '', 'EX', ARGV[5], 'NX')
 if ARGV[5] ~= '0' then redis.call('EXPIRE', thread, ARGV[5]) end
-enter(ready, line, ARGV[1], ARGV[2], ARGV[3], marks, ARGV[4])
+local entry, order = newest(ARGV[2], ARGV[3], marks)
+enter(ready, line, ARGV[1], entry, order, marks, ARGV[4])
 if is_new then
   for _, kept in ipairs(redis.call('LRANGE', early, 0, -1)) do
-    local entry, its_marks = unpack(cjson.decode(kept))
-    local _, order = read(entry)
-    if order > ARGV[3] and not is_seen(its_marks) then enter(ready, line, ARGV[1], entry, order, its_marks, ARGV[4]) end
+    local its_entry, its_marks = unpack(cjson.decode(kept))
+    local _, its_order = read(its_entry)
+    if its_order > ARGV[3] and not is_seen(its_marks) then
+      its_entry, its_order = newest(its_entry, its_order, its_marks)
+      enter(ready, line, ARGV[1], its_entry, its_order, its_marks, ARGV[4])
+    end
   end
   redis.call('DEL', early)
 end
@@ -131,37 +150,50 @@ return 'accepted'
 """
 )
 
-# KEYS: ready, line, thread, notes, mark of the message, mark of this revision
+# KEYS: ready, line, thread, notes, mark of the message, mark of this revision, latest, edited
 # ARGV: line name, entry, order, item id, group, seen seconds, notes seconds, 1 if the message is gone,
-#       1 if it is so old that its mark may have ended
+#       1 if it is so old that its mark may have ended, name of the note, seconds that the latest order is known,
+#       seconds that an edit waits for its message, 1 if only what is in line is changed
 REVISE = (
     _FUNCTIONS
     + _ENTER
     + """
-local ready, line, thread, notes, message, revision = unpack(KEYS)
+local ready, line, thread, notes, message, revision, latest, edited = unpack(KEYS)
 local name, entry, order, id, group = unpack(ARGV)
-local is_gone, is_old = ARGV[8] == '1', ARGV[9] == '1'
+local is_gone, is_old, is_only_in_line = ARGV[8] == '1', ARGV[9] == '1', ARGV[13] == '1'
 -- A ticket that no worker has taken yet still carries the old words.
 local function issue_anew()
   for _, ticket in ipairs(redis.call('SMEMBERS', beside(ready, 'out:') .. channel_of(name))) do
     local issued = redis.call('XRANGE', ready, ticket, ticket)[1]
-    if issued and issued[2][2] == name then
+    local _, its_line, _, _, _, again = unpack(issued and issued[2] or {})
+    if its_line == name then
       local pending = redis.pcall('XPENDING', ready, group, ticket, ticket, 1)
       if pending.err or #pending == 0 then
         redis.call('XDEL', ready, ticket)
         redis.call('SREM', beside(ready, 'out:') .. channel_of(name), ticket)
-        issue(ready, name, issued[2][6])
+        issue(ready, name, again)
       end
     end
   end
+end
+-- What was edited into a mention comes as a message of its own, too.
+local function has_same_words(a, b)
+  local function payload(entry) return cjson.decode(cjson.decode(entry)[3]) end
+  local is_read, one, other = pcall(function() return payload(a), payload(b) end)
+  if not is_read or type(one) ~= 'table' or type(other) ~= 'table' then return false end
+  return one.text == other.text and one.is_deleted == other.is_deleted
+end
+local function accept()
+  redis.call('SET', revision, '', 'EX', ARGV[6])
+  redis.call('SET', latest, order, 'EX', ARGV[11])
 end
 
 if redis.call('EXISTS', revision) == 1 then return 'duplicate' end
 for at, waiting in ipairs(redis.call('LRANGE', line, 0, -1)) do
   local its_id, its_order = read(waiting)
   if its_id == id then
-    if its_order >= order then return 'duplicate' end
-    redis.call('SET', revision, '', 'EX', ARGV[6])
+    if its_order >= order or has_same_words(waiting, entry) then return 'duplicate' end
+    accept()
     redis.call('LSET', line, at - 1, entry)
     -- What was answered to the old words is nothing to the new ones.
     redis.call('HDEL', notes, 'answer')
@@ -170,14 +202,20 @@ for at, waiting in ipairs(redis.call('LRANGE', line, 0, -1)) do
   end
 end
 if redis.call('EXISTS', message) == 0 and not (is_gone and is_old) then
-  -- If it is yet to be delivered, it is gone by then.
-  if is_gone then redis.call('SET', message, '', 'EX', ARGV[6]) end
+  -- If it is yet to be delivered, it is gone by then, or has these words.
+  if is_gone then
+    redis.call('SET', message, '', 'EX', ARGV[6])
+  else
+    redis.call('SET', edited, entry, 'EX', ARGV[12])
+  end
   return 'unknown_question'
 end
+if is_only_in_line then return 'unknown_question' end
 if redis.call('EXISTS', thread) == 0 then return 'unknown_thread' end
-redis.call('HSET', notes, 'answered', '1')
+redis.call('HSET', notes, ARGV[10], '1')
 redis.call('EXPIRE', notes, ARGV[7])
-enter(ready, line, name, entry, order, {revision}, ARGV[6])
+accept()
+enter(ready, line, name, entry, order, {}, ARGV[6])
 return 'accepted'
 """
 )
@@ -323,11 +361,15 @@ return count
 """
 )
 
-# KEYS: dead, ready, line, notes   ARGV: dead letter, line name, entry, notes seconds, (name, value)…
+# KEYS: dead, ready, line, notes, latest   ARGV: dead letter, line name, entry, notes seconds, (name, value)…
+# A dead letter whose item was revised since, or waits in its line again, is only dropped.
 REVIVE = (
     _FUNCTIONS
     + """
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+local id, order = read(ARGV[3])
+local latest = redis.call('GET', KEYS[5])
+if (latest and latest > order) or has_item(KEYS[3], id) then return 0 end
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[4], ARGV[4])
 if redis.call('RPUSH', KEYS[3], ARGV[3]) == 1 then hand_out(KEYS[2], ARGV[2], '1') end

@@ -559,6 +559,12 @@ def _between(text: str, at: int) -> int:
     return at
 
 
+def closed(text: str) -> str:
+    """Give a text to which more can be added: a fence that was left open is closed."""
+    last = _blocks(f"{text}\n\nx", {})[-1]
+    return f"{text}\n{last.markup}" if last.type == "fence" else text
+
+
 # Read aloud
 
 

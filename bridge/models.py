@@ -131,7 +131,8 @@ class Emoji:
     """An emoji that a person put on, or took off, a message of the bridge.
 
     `at` is the chat's own time of the event and orders the events of one person, whatever order they arrive in.
-    `answer` is the first message of the answer that `message` is a later part of; empty: it is none.
+    `answer` is the first message of the answer that `message` is a later part of; empty: it is none. `about` is the
+    question_answer_id that the message showed by then; empty: it was not finished.
     """
 
     team: str
@@ -142,6 +143,7 @@ class Emoji:
     is_on: bool
     at: str
     answer: str = ""
+    about: str = ""
 
     @property
     def line(self) -> str:
@@ -176,7 +178,7 @@ class Vote:
 class Feedback:
     """What a person said of an answer by a button, with reasons and words of their own if they gave any.
 
-    `message`, `at` and `answer` as for an emoji; `thread` is the id of the thread that the message stands in.
+    `message`, `at`, `answer` and `about` as for an emoji; `thread` is the id of the thread that the message stands in.
     """
 
     team: str
@@ -189,6 +191,7 @@ class Feedback:
     words: str = ""
     thread: str = ""
     answer: str = ""
+    about: str = ""
 
     @property
     def line(self) -> str:
@@ -221,13 +224,15 @@ def opinion_from_json(text: str) -> Emoji | Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Whisper:
-    """A sentence that only one person sees. `explains` is the message of an answer that they are asked to say more of.
+    """A sentence that only one person sees.
 
-    Empty: they are asked nothing.
+    `explains` is the message of an answer that they are asked to say more of, empty: they are asked nothing; `about`
+    the question_answer_id that it showed.
     """
 
     text: str
     explains: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +283,7 @@ class Answer:
 class Reply:
     """What the bridge shows to a person. `text` is CommonMark; a draft is still growing; `note` stands at the end.
 
-    A reply that can be voted on asks for it.
+    A reply that can be voted on asks for it. Where it `is_shared`, people of another company read it too.
     """
 
     text: str
@@ -286,3 +291,4 @@ class Reply:
     is_draft: bool = False
     note: str = ""
     is_votable: bool = False
+    is_shared: bool = False

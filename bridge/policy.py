@@ -1,11 +1,11 @@
 """What the bridge does about what people write and how it goes on after a failure: every decision, and no I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from bridge.models import Deletion, Edit, Emoji, Feedback, Message, Place, Question, Source, Vote
+from bridge.models import Deletion, Edit, Emoji, Feedback, Message, Place, Question, Vote
 
 # The waits after the first, second, … failure, in seconds, before jitter. After the last the bridge gives up.
 QUESTION_WAITS: Final = (1.0, 3.0, 8.0, 20.0)
@@ -80,7 +80,7 @@ def consider(message: Message, rules: Rules) -> Ask | Silence:
 
 
 def reconsider(edit: Edit, rules: Rules) -> Question | Silence:
-    """Decide whether an edited message is to be asked again; whether it was asked at all, the inbox knows."""
+    """Decide whether an edited message is a question now; whether it was asked at all, the inbox knows."""
     decision = consider(edit.message, rules)
     if not isinstance(decision, Ask):
         return decision
@@ -89,12 +89,18 @@ def reconsider(edit: Edit, rules: Rules) -> Question | Silence:
     return replace(decision.question, revision=edit.at)
 
 
-def withdraw(deletion: Deletion) -> Question:
-    """Give what a deleted message leaves to do: its answer is taken along, or never given."""
+def without(deletion: Deletion) -> Question:
+    """Give the question that a deleted message was, so that its answer is taken along, or never given."""
     place = Place(deletion.team, deletion.channel, deletion.thread or deletion.id)
     return Question(
         place=place, id=deletion.id, user=deletion.user, text="", origin_url="", revision=deletion.at, is_deleted=True
     )
+
+
+def no_longer(edit: Edit) -> Question:
+    """Give the question that an edited message no longer is."""
+    message = edit.message
+    return without(Deletion(message.team, message.channel, message.id, message.thread, message.user, edit.at, edit.age))
 
 
 def place_mark(question: Question) -> str:
@@ -108,11 +114,6 @@ def marks(message: Message) -> list[str]:
     if message.client_id:
         found.append(f"{message.team}:{message.channel}:{message.user}:{message.client_id[:100]}")
     return found
-
-
-def fit_to_show(sources: Sequence[Source], *, is_shared: bool) -> tuple[Source, ...]:
-    """Give the sources that everyone in the channel may see; one that `is_shared` has people of another company."""
-    return tuple(source for source in sources if not (is_shared and source.is_internal))
 
 
 def meaning(emoji: str, reactions: Mapping[str, Vote]) -> Vote | None:
@@ -154,10 +155,14 @@ class Opinion:
             for name, (at, is_on) in self.emoji.items()
             if is_on and (vote := meaning(name, reactions)) is not None
         ]
+        said = self.said[1] if self.said else None
         if self.said is not None:
             # A modal's reasons have the time of the click that opened it, and belong to that.
             there.append((_time(self.said[0]), "", self.said[1]))
-        return max(there, key=lambda one: one[:2])[2] if there else None
+        newest = max(there, key=lambda one: one[:2])[2] if there else None
+        # A bare emoji that says the same again takes nothing back of what was said in words.
+        is_repeated = newest is not None and said is not None and newest == Vote(said.reaction)
+        return said if is_repeated else newest
 
 
 def _weight(said: tuple[str, Vote]) -> tuple[tuple[int, str], bool, str, list[str], str]:
@@ -168,6 +173,9 @@ def _weight(said: tuple[str, Vote]) -> tuple[tuple[int, str], bool, str, list[st
 
 def is_worth_thanks(event: Emoji | Feedback, vote: Vote, told: Vote | None, now: float) -> bool:
     """Say whether a vote is news to thank for at `now` (seconds since the epoch): late thanks puzzle, many annoy."""
+    if isinstance(event, Feedback) and (event.words or event.reasons):
+        # Its time is that of the click before the writing, which may take long.
+        return True
     is_news = isinstance(event, Feedback) or told is None or told.reaction is not vote.reaction
     return is_news and now - _time(event.at)[0] <= THANKS_SECONDS
 

@@ -66,8 +66,10 @@ class Status:
         self._is_over = True
         if not self._is_calling:
             self._showing.cancel()
+        # Whoever is cancelled leaves the line to the next attempt, but not one that is still on its way there.
+        is_nobodys = kind is not asyncio.CancelledError and not self._has_posted()
         # A line that is shown only after the message, or without one, stands until it is taken away.
-        if self._is_asked and kind is not asyncio.CancelledError and (self._is_calling or not self._has_posted()):
+        if self._is_asked and (self._is_calling or is_nobodys):
             self._beside.start(self._take_away())
 
     def say(self, text: str = "") -> None:

@@ -17,7 +17,7 @@ from typing import Final, cast
 
 from redis.asyncio import Redis
 
-from bridge.inbox import TAG, Write, thread_key
+from bridge.inbox import TAG, Kind, Write, line_key, thread_key
 from bridge.models import Place
 
 NO_ANSWER: Final = "-"
@@ -61,13 +61,17 @@ class Store:
         return bool(await self._redis.exists(_answer_key(message)))
 
     async def is_voted(self, message: str) -> bool:
-        """Say whether somebody has voted on the answer whose first message is `message`."""
-        return bool(await self._redis.exists(_voted_key(message)))
+        """Say whether somebody has voted on the answer whose first message is `message`, told or still to be told."""
+        return bool(await self._redis.exists(_voted_key(message), line_key(Kind.VOTE, message)))
 
-    async def first_message(self, message: str) -> str:
-        """Give the first message of the answer that `message` is a later part of; empty: it is none."""
-        answer = cast("str | None", await self._redis.get(_answer_key(message)))
-        return (answer or "").partition(" ")[2]
+    async def shown(self, message: str) -> tuple[str, str]:
+        """Give the question_answer_id of the finished answer that `message` shows, and that answer's first message.
+
+        The first is empty where there is none, or none yet; the second where `message` is itself the first.
+        """
+        value = cast("str | None", await self._redis.get(_answer_key(message)))
+        answer, _, first = (value or "").partition(" ")
+        return "" if answer == NO_ANSWER else answer, first
 
     def thread(self, line: str, kapa_thread: str) -> Write:
         """Remember that a chat thread's conversation goes on in `kapa_thread`."""

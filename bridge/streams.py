@@ -22,6 +22,8 @@ WINDOW_SECONDS: Final = 61.0
 LONGEST_SECONDS: Final = 360.0
 # Whoever runs the bridge may allow it meanwhile.
 REFUSED_SECONDS: Final = 86_400
+# A refusal that nobody knows may mean this one message, or all.
+UNKNOWN_SECONDS: Final = 600
 
 # KEYS: streams, unstreamable…   ARGV: who, limit, longest ms   Returns whether `who` may start one.
 _ADMIT = """
@@ -47,7 +49,7 @@ redis.call('ZADD', KEYS[1], 'XX', time[1] * 1000 + math.floor(time[2] / 1000) + 
 class Streams:
     """The streams of each workspace. Every method raises redis.RedisError.
 
-    With `remembers` nobody tries again for a day where a stream was refused.
+    With `remembers` nobody tries again for a day where a stream was refused, or for a while where it is not known why.
     """
 
     def __init__(self, redis: Redis, *, limit: int, remembers: bool = True) -> None:
@@ -70,7 +72,8 @@ class Streams:
     async def refused(self, place: Place, extent: Extent) -> None:
         """Remember that the chat shows no streams there."""
         if self._remembers and extent is not Extent.ONCE:
-            await self._redis.set(_refused(place, extent), "", ex=REFUSED_SECONDS)
+            seconds = UNKNOWN_SECONDS if extent is Extent.UNKNOWN else REFUSED_SECONDS
+            await self._redis.set(_refused(place, extent), "", ex=seconds)
 
 
 def _streams(place: Place) -> str:
@@ -78,5 +81,5 @@ def _streams(place: Place) -> str:
 
 
 def _refused(place: Place, extent: Extent) -> str:
-    scope = place.team if extent is Extent.WORKSPACE else f"{place.team}:{place.channel}"
+    scope = f"{place.team}:{place.channel}" if extent is Extent.CHANNEL else place.team
     return f"{TAG}:unstreamable:{scope}"

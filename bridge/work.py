@@ -18,6 +18,7 @@ from bridge.chat import ChatError
 from bridge.inbox import Inbox, LeaseLostError, Ticket, Write
 
 CANCEL_AGAIN_SECONDS: Final = 0.2
+CLOSING_SECONDS: Final = 1.0
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -67,7 +68,9 @@ class Lease:
         self._until = taken_at + inbox.lease_seconds
         self.is_settling = False
         self.is_waiting = False
+        # Its item was changed: the journey is being stopped for that, or is to begin with the new one.
         self.is_interrupted = False
+        self.is_revised = False
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -154,7 +157,9 @@ class Beside:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End what is still being done."""
+        """Give what is still being done a moment, and end it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
         await end(*self._tasks)
 
 

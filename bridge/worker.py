@@ -135,7 +135,6 @@ class Worker:
         log.info("work_started", kind=kind, item=ticket.item.id, failures=ticket.failures, deaths=ticket.deaths)
         try:
             while (result := await self._attempt(lease)) is None:
-                lease.ticket = await self._inbox.reread(lease.ticket)
                 log.info("work_revised", kind=kind, item=ticket.item.id)
         except LeaseLostError:
             log.warning("lease_lost", kind=kind, item=ticket.item.id)
@@ -149,18 +148,21 @@ class Worker:
     async def _attempt(self, lease: Lease) -> str | None:
         """Run the journey and settle it, and say how it ended; None: its item was revised on the way."""
         try:
+            if lease.is_revised:
+                lease.ticket = await self._inbox.reread(lease.ticket)
+                lease.is_revised = False
             outcome = await self._run(lease)
             lease.is_settling = True
             await self._settle(lease.ticket, outcome)
             return self._tell(lease.ticket, outcome)
         except RevisedError:
-            return None
+            lease.is_revised = True
         except asyncio.CancelledError:
             if not _is_interrupted(lease):
                 raise
-            return None
-        finally:
-            lease.is_settling = False
+            lease.is_revised = True
+        lease.is_settling = False
+        return None
 
     async def _run(self, lease: Lease) -> Outcome:
         try:
@@ -230,11 +232,12 @@ class Worker:
 
     async def _interrupt_revised(self) -> None:
         """Let journeys whose item was edited or deleted meanwhile start anew."""
-        held = {task: lease for task, lease in self._running.items() if not lease.is_interrupted}
+        held = {task: lease for task, lease in self._running.items() if not (lease.is_interrupted or lease.is_revised)}
         tickets = {task: lease.ticket for task, lease in held.items()}
         revised = await self._inbox.revised(list(tickets.values()))
         for task, lease in held.items():
-            if lease.ticket is tickets[task] and lease.ticket.id in revised and not lease.is_settling:
+            is_busy = lease.is_settling or lease.is_revised
+            if lease.ticket is tickets[task] and lease.ticket.id in revised and not is_busy:
                 lease.is_interrupted = True
                 task.cancel()
 

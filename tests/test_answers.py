@@ -57,8 +57,11 @@ async def shown(
 def visible(text: str) -> str:
     """Give what people see of a Markdown text, without white space."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
-    words = [child.content for token in tokens for child in token.children or ()]
-    return "".join("".join([*words, *(token.content for token in tokens if token.type == "fence")]).split())
+    words = [
+        "".join(child.content for child in token.children) if token.children is not None else token.content
+        for token in tokens
+    ]
+    return "".join("".join(words).split())
 
 
 def sources(message: dict[str, Any]) -> list[str]:
@@ -118,6 +121,9 @@ async def test_internal_pages_do_not_show_where_another_company_reads(rig: Rig, 
             assert sources(answer) == ["1. <https://d/open|Open>"]
         [answer] = await shown(rig, redis, Reply("Text.", found))
         assert len(sources(answer)) == 2
+        # Where only an internal page is cited, the others are not shown in its place.
+        [answer] = await shown(rig, redis, Reply("See [it](https://wiki/x).", found), SHARED)
+        assert sources(answer) == []
         # Nothing left to show is no heading either.
         [answer] = await shown(rig, redis, Reply("Text.", found[1:]), SHARED)
         assert [block["type"] for block in answer["blocks"]] == ["markdown", "context_actions"]

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from bridge.inbox import TAG, Inbox, Item, Kind, Put, RevisedError
+from bridge.dead_letters import DeadLetters
+from bridge.inbox import FINISHED, TAG, Inbox, Item, Kind, Put, RevisedError
 from bridge.playground.kapa import Asked
 from bridge.settings import Role
+from bridge.slack.write import WORDS
 from bridge.store import Store
 from tests.rig import ADA, BOTH_WAYS, GENERAL, GRACE, Rig, hurry, markdown, settled, waiting
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +93,7 @@ async def test_what_is_no_edit_of_a_question_changes_nothing(rig: Rig, redis: Re
     async with rig.bridge():
         rig.kapa.answer_with(echo)
         ts, _ = await rig.ask(ADA, GENERAL, "See https://example.com")
+        await settled(rig, redis)
         workspace = rig.slack.workspace
         message = workspace.channel(GENERAL).messages[ts]
         event = {"type": "message", "subtype": "message_changed", "channel": GENERAL, "channel_type": "channel"}
@@ -227,6 +231,177 @@ async def test_what_a_dead_worker_was_answering_is_asked_as_it_was_edited(rig: R
             await rig.slack.wait_for(lambda: shown(rig, ts) == ["You said: Which one is it?"], 20)
             await done(rig, redis)
     assert asked(rig) == ["Wich one is it?", "Which one is it?"]
+
+
+async def test_an_answer_that_stays_can_still_be_voted_on(rig: Rig, redis: Redis) -> None:
+    """Somebody replied, or Kapa had no new one, or the question is gone and somebody else had voted."""
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        ts, answer = await rig.ask(ADA, GENERAL, "First")
+        await settled(rig, redis)
+        await rig.slack.react(GRACE, GENERAL, answer["ts"], "+1")
+        await rig.slack.say(GRACE, GENERAL, f"<@{ADA}> I think so too", thread=ts)
+        await rig.slack.edit(ADA, GENERAL, ts, "Second")
+        await settled(rig, redis)
+        await rig.slack.react(ADA, GENERAL, answer["ts"], "-1")
+        await settled(rig, redis)
+        await rig.slack.delete(ADA, GENERAL, ts)
+        await settled(rig, redis)
+        await rig.slack.give_feedback(ADA, GENERAL, answer["ts"], positive=True)
+        await settled(rig, redis)
+        other, reply = await rig.ask(ADA, GENERAL, "Third")
+        await settled(rig, redis)
+        rig.kapa.fault("500", 20)
+        await rig.slack.edit(ADA, GENERAL, other, "Fourth")
+        await settled(rig, redis)
+        await rig.slack.react(GRACE, GENERAL, reply["ts"], "+1")
+        await settled(rig, redis)
+    first, third = rig.kapa.asked
+    told = [(vote["question_answer"], vote["reaction"]) for vote in rig.kapa.feedback_log]
+    assert told == [
+        *((first.question_answer_id, reaction) for reaction in ("upvote", "downvote", "upvote")),
+        (third.question_answer_id, "upvote"),
+    ]
+
+
+async def test_what_is_said_of_an_answer_is_told_of_that_answer(rig: Rig, redis: Redis) -> None:
+    """The modal is open, or the emoji is put on, while the question is edited and answered anew."""
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        ts, answer = await rig.ask(ADA, GENERAL, "First")
+        await settled(rig, redis)
+        await rig.slack.give_feedback(GRACE, GENERAL, answer["ts"], positive=False)
+        [modal] = await rig.slack.wait_for(lambda: rig.slack.views(GRACE), 10)
+        await settled(rig, redis)
+        rig.kapa.hold()
+        await rig.slack.edit(ADA, GENERAL, ts, "Second")
+        await rig.kapa.wait_for(lambda: rig.kapa.held, 10)
+        # The old answer is on the screen.
+        await rig.slack.react(ADA, GENERAL, answer["ts"], "-1")
+        await rig.kapa.wait_for(lambda: len(rig.kapa.feedback_log) == 2, 10)
+        rig.kapa.release()
+        await settled(rig, redis)
+        await rig.slack.submit(GRACE, modal["id"], {WORDS: "The first is wrong"})
+        await settled(rig, redis)
+        await rig.slack.react(GRACE, GENERAL, answer["ts"], "+1")
+        await settled(rig, redis)
+    first, second = (one.question_answer_id for one in rig.kapa.asked)
+    told = [(vote["question_answer"], vote["reaction"]) for vote in rig.kapa.feedback_log]
+    assert told == [(first, "downvote"), (first, "downvote"), (first, "downvote"), (second, "upvote")]
+    assert rig.kapa.feedback_log[2]["comment"]["issue"] == "The first is wrong"
+    # What was said of the other answer is no part of this vote.
+    assert "comment" not in rig.kapa.feedback_log[3]
+
+
+async def test_a_vote_that_kapa_is_away_for_keeps_its_answer(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        ts, answer = await rig.ask(ADA, GENERAL, "First")
+        await settled(rig, redis)
+        rig.kapa.fault("500", 100, endpoint="feedback")
+        await rig.slack.react(GRACE, GENERAL, answer["ts"], "-1")
+        await rig.kapa.wait_for(lambda: rig.kapa.refused[500], 10)
+        await rig.slack.delete(ADA, GENERAL, ts)
+        await rig.slack.delivered()
+        await eventually_no_question(redis)
+        rig.kapa.clear_faults()
+        await settled(rig, redis)
+        assert shown(rig, ts) == ["You said: First"]
+    assert [vote["reaction"] for vote in rig.kapa.feedback_log] == ["downvote"]
+
+
+async def eventually_no_question(redis: Redis) -> None:
+    async def nothing_waits() -> bool:
+        return not [key async for key in redis.scan_iter(f"{TAG}:question:line:*")]
+
+    await eventually(nothing_waits)
+
+
+@pytest.mark.parametrize("change", ["edit", "delete"])
+async def test_a_dead_letter_undoes_no_edit_and_answers_no_question_that_is_gone(
+    rig: Rig, redis: Redis, change: str
+) -> None:
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        ts, _ = await rig.ask(ADA, GENERAL, "First")
+        await settled(rig, redis)
+        rig.kapa.fault("500", 5)
+        reply = await rig.slack.say(ADA, GENERAL, "Second", thread=ts)
+        await rig.answer(GENERAL, ts, 2)
+        await settled(rig, redis)
+        letters = DeadLetters(redis)
+        [letter] = await letters.read()
+        rig.kapa.clear_faults()
+        if change == "edit":
+            await rig.slack.edit(ADA, GENERAL, reply, "Third")
+        else:
+            await rig.slack.delete(ADA, GENERAL, reply)
+        await settled(rig, redis)
+        after = shown(rig, ts)
+        assert await letters.retry([letter.id]) == []
+        await settled(rig, redis)
+        assert shown(rig, ts) == after
+        assert await letters.read() == []
+    assert after == ["You said: First", "You said: Third"][: 2 if change == "edit" else 1]
+
+
+async def test_an_edit_that_overtakes_its_question_is_what_is_asked(rig: Rig, redis: Redis) -> None:
+    """The question's first delivery failed, and Slack sends it again after the edit."""
+    async with rig.bridge(Role.INGRESS):
+        ts = await rig.slack.say(ADA, GENERAL, "Wich one?")
+        await rig.slack.delivered()
+        question = rig.slack.deliveries[-1].event_id
+        await redis.flushdb()
+        await rig.slack.edit(ADA, GENERAL, ts, "Which one?")
+        await rig.slack.delivered()
+        assert await waiting(redis) == []
+        rig.slack.redeliver(question)
+        await rig.slack.delivered()
+        assert [one.text for one in await waiting(redis)] == ["Which one?"]
+
+
+async def test_what_is_edited_to_be_no_question_is_not_answered(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        rig.kapa.hold(after_pieces=1)
+        ts = await rig.slack.say(ADA, GENERAL, "Where is it then?")
+        await rig.slack.wait_for(lambda: rig.replies(GENERAL, ts), 10)
+        await rig.slack.edit(ADA, GENERAL, ts, f"<@{GRACE}> where is it?")
+        await rig.slack.wait_for(lambda: not rig.replies(GENERAL, ts), 10)
+        rig.kapa.release()
+        await done(rig, redis)
+        assert shown(rig, ts) == []
+
+
+async def test_an_edit_into_a_mention_is_asked_once(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge(bridge_answer="mention"):
+        rig.kapa.answer_with(echo)
+        rig.kapa.hold()
+        ts = await rig.slack.say(ADA, GENERAL, "How?")
+        await rig.slack.delivered()
+        await rig.slack.edit(ADA, GENERAL, ts, "<@U0BRIDGE> How?")
+        await rig.kapa.wait_for(lambda: rig.kapa.held, 10)
+        await rig.slack.delivered()
+        rig.kapa.release()
+        await rig.answer(GENERAL, ts)
+        await done(rig, redis)
+    assert asked(rig) == ["How?"]
+
+
+async def test_an_interrupted_stream_gives_its_place_back(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge(bridge_streaming="native"):
+        rig.kapa.answer_with(echo)
+        rig.kapa.hold(after_pieces=1)
+        ts = await rig.slack.say(ADA, GENERAL, "Wich one is it?")
+        await rig.slack.wait_for(lambda: rig.replies(GENERAL, ts), 10)
+        await rig.slack.edit(ADA, GENERAL, ts, "Which one is it?")
+        await rig.kapa.wait_for(lambda: len(rig.kapa.asked) == 2, 10)
+        rig.kapa.release()
+        await rig.answer(GENERAL, ts)
+        await done(rig, redis)
+        seconds, _ = await redis.time()
+        assert await redis.zcount(f"{TAG}:streams:T0PLAY", "-inf", (seconds + 62) * 1000) == 1
+        assert await redis.zcard(f"{TAG}:streams:T0PLAY") == 1
 
 
 # Deletions
@@ -432,10 +607,10 @@ async def test_a_finished_item_comes_again_with_a_note(inbox: Inbox) -> None:
     await finish_one(inbox)
     assert await revise(inbox, "2") is Put.ACCEPTED
     [again] = await inbox.take(5, wait_seconds=0.01)
-    assert (again.item.payload, again.notes) == ("2", {"answered": "1"})
+    assert (again.item.payload, again.notes) == ("2", {FINISHED: "1"})
     # An edit of the edit knows it too.
     assert await revise(inbox, "3") is Put.REVISED
-    assert (await inbox.reread(again)).notes == {"answered": "1"}
+    assert (await inbox.reread(again)).notes == {FINISHED: "1"}
 
 
 @pytest.mark.parametrize(("is_gone", "age"), [(False, 0), (False, 10**6), (True, 0)])

@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.chat import Part
+from bridge.markdown import harmless
 from bridge.messages import Messages
 from bridge.models import Reason, Reply, Source, Whisper
 from bridge.playground.slack_rules import check_content
@@ -63,7 +64,7 @@ def test_any_text_stays_within_the_limits_and_loses_no_word(text: str, is_draft:
     parts = write.parts(Reply(text, is_draft=is_draft, note=note), SAYS)
     check_limits(parts)
     joined = "".join(markdown(part) for part in parts)
-    expected = f"{text}{note}{write.ELLIPSIS if is_draft else ''}"
+    expected = f"{harmless(text)}{note}{write.ELLIPSIS if is_draft else ''}"
     shown = "".join(joined.replace(JOINER, "").split())
     wanted = "".join(expected.replace(JOINER, "").split())
     assert shown == (wanted or write.ELLIPSIS)
@@ -343,6 +344,21 @@ def test_an_answer_asks_for_a_vote_under_its_last_part_alone() -> None:
     assert [buttons[f"{kind}_button"]["value"] for kind in ("positive", "negative")] == ["upvote", "downvote"]
 
 
+def test_long_sources_under_a_long_answer_stay_within_the_room_of_a_message() -> None:
+    found = tuple(Source(f"https://d/{number}{'x' * 250}", f"Page {number}") for number in range(10))
+    parts = write.parts(Reply("word " * 2_290, found, is_votable=True), SAYS)
+    check_limits(parts)
+    assert [[block["type"] for block in part["blocks"]] for part in parts] == [
+        ["markdown"],
+        ["markdown", "context", "context_actions"],
+    ]
+
+
+def test_a_note_stands_outside_of_code_that_broke_off() -> None:
+    [part] = write.parts(Reply("See:\n\n```py\nx = 1", note="_It broke off._"), SAYS)
+    assert markdown(part) == "See:\n\n```py\nx = 1\n```\n\n_It broke off._"
+
+
 def test_neither_a_draft_nor_a_sentence_of_the_bridge_asks_for_a_vote() -> None:
     for reply in (Reply("Text", is_draft=True, is_votable=True), Reply("Sorry.")):
         assert [block["type"] for part in write.parts(reply, SAYS) for block in part["blocks"]] == ["markdown"]
@@ -409,7 +425,7 @@ def test_what_slack_refuses_becomes_plainer(is_votable: bool) -> None:
     forms = write.plainer(part)
     assert forms[-1] == {"text": "Text"}
     kinds = [[block["type"] for block in form["blocks"]] for form in forms[:-1]]
-    assert kinds == ([["markdown", "context"]] if is_votable else [])
+    assert kinds == [["markdown", "context"], ["markdown"]][not is_votable :]
     assert write.plainer({"text": "Text"}) == []
 
 

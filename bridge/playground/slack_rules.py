@@ -11,6 +11,8 @@ from bridge.playground.serving import Json
 
 MARKDOWN_MAX = 12_000
 """Characters of Markdown over all `markdown` blocks of one message."""
+BLOCKS_MAX = 13_000
+"""Characters of all texts in the blocks of one message; Slack's own bound is a little higher, and not documented."""
 UPDATE_TEXT_MAX = 4_000
 TEXT_MAX = 40_000
 _OTHER_BLOCKS = frozenset(
@@ -81,6 +83,17 @@ def check_blocks(blocks: Any, most: int = 50) -> None:
             refuse(f"unsupported type: {kind}", f"{where}/type")
     if sum(len(block["text"]) for block in blocks if block["type"] == "markdown") > MARKDOWN_MAX:
         raise SlackError("msg_blocks_too_long")
+    if _characters(blocks) > BLOCKS_MAX:
+        raise SlackError("msg_blocks_too_long")
+
+
+def _characters(value: Any) -> int:
+    """Count the characters of all texts, wherever they stand in blocks."""
+    if isinstance(value, dict):
+        return sum(
+            len(one) if name == "text" and isinstance(one, str) else _characters(one) for name, one in value.items()
+        )
+    return sum(map(_characters, value)) if isinstance(value, list) else 0
 
 
 def refuse(problem: str, where: str) -> None:

@@ -8,7 +8,8 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from hashlib import sha256
+from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 import structlog
@@ -22,7 +23,7 @@ from bridge import policy, redis_client
 from bridge.inbox import Inbox, Item, Put
 from bridge.messages import Messages
 from bridge.models import Deletion, Edit, Emoji, Feedback, Message, Question, Reaction, Vote
-from bridge.policy import Ask, Rules
+from bridge.policy import Ask, Rules, Silence
 from bridge.slack import interactions, read, write
 from bridge.slack.interactions import Pressed, WantsToExplain
 from bridge.slack.read import Identity, Ignored
@@ -34,6 +35,7 @@ from bridge.work import Beside
 TAKE_IN_SECONDS: Final = 2.5
 INTERACTIONS: Final = frozenset({"block_actions", "view_submission"})
 
+Opinion = TypeVar("Opinion", Emoji, Feedback)
 log = structlog.get_logger()
 
 
@@ -84,6 +86,7 @@ class Intake:
         async with asyncio.timeout(TAKE_IN_SECONDS):
             match interactions.interaction(body, self.identity):
                 case Pressed(feedback, trigger):
+                    feedback = await self._located(feedback)
                     result = await self._feedback(feedback)
                     if feedback.reaction is Reaction.DOWNVOTE:
                         self.ask_why(trigger, interactions.about(feedback))
@@ -91,16 +94,15 @@ class Intake:
                     result = "asked_why"
                     self.ask_why(trigger, about)
                 case Feedback() as feedback:
-                    result = await self._feedback(feedback)
+                    result = await self._feedback(await self._located(feedback))
                 case Ignored(reason):
                     result = reason
         self.on_event(result)
 
     async def _feedback(self, feedback: Feedback) -> str:
-        first = await self.store.first_message(f"{feedback.team}:{feedback.channel}:{feedback.message}")
-        feedback = replace(feedback, answer=first)
-        kind = "said" if feedback.reasons or feedback.words else "pressed"
-        id_ = f"{feedback.line}:{feedback.message}:{feedback.user}:{kind}:{feedback.reaction}:{feedback.at}"
+        # Somebody who sends a modal again may have changed the words.
+        said = sha256(feedback.to_json().encode()).hexdigest()[:16]
+        id_ = f"{feedback.line}:{feedback.message}:{feedback.user}:said:{said}:{feedback.at}"
         return await self.votes.put(Item(id_, feedback.line, feedback.at, feedback.to_json()), seen=[id_])
 
     async def _message(self, message: Message) -> str:
@@ -129,15 +131,20 @@ class Intake:
 
     async def _edit(self, edit: Edit) -> str:
         question = policy.reconsider(edit, self.rules)
-        return await self._revise(question) if isinstance(question, Question) else question
+        if isinstance(question, Question):
+            return await self._revise(question)
+        if question in {Silence.OTHER_CHANNEL, Silence.TOO_LATE}:
+            return question
+        # What is no question any more is not answered; an answer that is there stays.
+        return await self._revise(policy.no_longer(edit), only_in_line=True)
 
     async def _deletion(self, deletion: Deletion) -> str:
-        return await self._revise(policy.withdraw(deletion), deletion.age)
+        return await self._revise(policy.without(deletion), is_gone=True, age_seconds=deletion.age)
 
-    async def _revise(self, question: Question, age_seconds: float = 0) -> str:
+    async def _revise(self, question: Question, **how: Any) -> str:
         mark = policy.place_mark(question)
         item = Item(id=mark, line=question.line, order=question.revision, payload=question.to_json())
-        put = await self.questions.revise(item, message=mark, is_gone=question.is_deleted, age_seconds=age_seconds)
+        put = await self.questions.revise(item, message=mark, **{"is_gone": False, **how})
         if put in {Put.ACCEPTED, Put.REVISED}:
             log.info(
                 "question_revised", channel=question.place.channel, thread=question.place.thread, question=question.id
@@ -147,10 +154,14 @@ class Intake:
     async def _emoji(self, emoji: Emoji) -> str:
         if policy.meaning(emoji.name, self.reactions) is None:
             return "no_vote"
-        first = await self.store.first_message(f"{emoji.team}:{emoji.channel}:{emoji.message}")
-        emoji = replace(emoji, answer=first)
+        emoji = await self._located(emoji)
         id_ = f"{emoji.line}:{emoji.message}:{emoji.user}:{emoji.name}:{emoji.is_on:d}:{emoji.at}"
         return await self.votes.put(Item(id_, emoji.line, emoji.at, emoji.to_json()), seen=[id_])
+
+    async def _located(self, event: Opinion) -> Opinion:
+        """Find which answer an event is about by now: the message may show another one when it is counted."""
+        about, first = await self.store.shown(f"{event.team}:{event.channel}:{event.message}")
+        return replace(event, answer=first, about=event.about if isinstance(event, Feedback) and event.about else about)
 
 
 class _Authorize(AsyncAuthorize):

@@ -40,7 +40,7 @@ POST: Final = "chat.postMessage"
 _TOO_MUCH: Final = {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"}
 _STILL_GROWING: Final = "streaming_state_conflict"
 # They say nothing of streams: a plain post would be refused as well.
-_NOT_HERE: Final = {
+_NOT_ABOUT_STREAMS: Final = {
     "account_inactive",
     "channel_not_found",
     "invalid_auth",
@@ -54,13 +54,25 @@ _NOT_HERE: Final = {
     "token_expired",
     "token_revoked",
 }
-_NOT_SO: Final = {
+_EXTENTS: Final = {
+    "access_denied": Extent.WORKSPACE,
+    "feature_not_enabled": Extent.WORKSPACE,
+    "missing_scope": Extent.WORKSPACE,
+    "no_permission": Extent.WORKSPACE,
+    "not_allowed_token_type": Extent.WORKSPACE,
+    "team_access_not_granted": Extent.WORKSPACE,
+    "unknown_method": Extent.WORKSPACE,
     "channel_type_not_supported": Extent.CHANNEL,
     "method_not_supported_for_channel_type": Extent.CHANNEL,
+    "cannot_reply_to_message": Extent.ONCE,
+    "ekm_access_denied": Extent.ONCE,
     "invalid_arguments": Extent.ONCE,
+    "message_limit_exceeded": Extent.ONCE,
+    "message_not_found": Extent.ONCE,
     "missing_recipient_team_id": Extent.ONCE,
     "missing_recipient_user_id": Extent.ONCE,
     "msg_too_long": Extent.ONCE,
+    "no_text": Extent.ONCE,
     "team_not_found": Extent.ONCE,
     "user_not_found": Extent.ONCE,
     "user_not_in_channel": Extent.ONCE,
@@ -168,9 +180,9 @@ class SlackChat:
                 ),
             )
         except ChatRefusedError as refused:
-            if refused.reason in _NOT_HERE:
+            if refused.reason in _NOT_ABOUT_STREAMS:
                 raise
-            extent = _NOT_SO.get(refused.reason, Extent.WORKSPACE)
+            extent = _EXTENTS.get(refused.reason, Extent.UNKNOWN)
             raise StreamRefusedError(refused.reason, extent) from None
         return _ts(reply)
 

@@ -62,6 +62,7 @@ class _About(BaseModel):
     message: Ts
     at: Ts
     thread: OptionalTs = None
+    about: Annotated[str, Field(max_length=200)] = ""
 
 
 class _Option(BaseModel):
@@ -106,20 +107,22 @@ def interaction(body: Any, identity: Identity) -> Interaction:
 def about(feedback: Feedback) -> dict[str, str]:
     """Give what a modal that explains `feedback` is to bring back."""
     fields = {"channel": feedback.channel, "message": feedback.message, "at": feedback.at}
-    return {**fields, "thread": feedback.thread} if feedback.thread else fields
+    return fields | {name: value for name in ("thread", "about") if (value := getattr(feedback, name))}
 
 
 def _pressed(found: _BlockActions, identity: Identity) -> Interaction:
     action, container = found.actions[0], found.container
+    # The button that asks why stands in a whisper, and names the answer.
+    message, _, about_ = action.value.partition(" ") if action.action_id == EXPLAIN else (container.message_ts, "", "")
     feedback = Feedback(
         team=identity.team,
         channel=container.channel_id,
-        # The button that asks why stands in a whisper, and names the answer.
-        message=container.message_ts if action.action_id == FEEDBACK else action.value,
+        message=message,
         user=found.user.id,
         at=action.action_ts,
         reaction=Reaction(action.value) if action.action_id == FEEDBACK else Reaction.DOWNVOTE,
         thread=container.thread_ts or "",
+        about=about_,
     )
     if action.action_id == FEEDBACK:
         return Pressed(feedback, found.trigger_id)
@@ -141,4 +144,5 @@ def _submitted(found: _Submission, identity: Identity) -> Feedback:
         reasons=tuple(reason for reason in Reason if reason.value in chosen),
         words=words.replace("\x00", "").strip(),
         thread=said.thread or "",
+        about=said.about,
     )

@@ -8,6 +8,7 @@ all of a message's markdown (https://docs.slack.dev/reference/block-kit/blocks/m
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from bridge import markdown
@@ -21,6 +22,8 @@ MOST_SOURCES: Final = 10
 TITLE_CHARACTERS: Final = 150
 # A context element's text has at most 3,000 (https://docs.slack.dev/reference/block-kit/blocks/context-block).
 SOURCES_CHARACTERS: Final = 2_950
+# A section's text has at most 3,000 (https://docs.slack.dev/reference/block-kit/blocks/section-block).
+SECTION_CHARACTERS: Final = 2_950
 # A plain-text input takes so many at most (https://docs.slack.dev/reference/block-kit/block-elements).
 WORDS_CHARACTERS: Final = 3_000
 EVENT_TYPE: Final = "kapa_answer"
@@ -40,22 +43,30 @@ def parts(reply: Reply, says: Messages) -> list[Part]:
     """
     text = markdown.harmless(reply.text).rstrip()
     if reply.note:
-        text = f"{text}\n\n{reply.note}" if text else reply.note
+        text = f"{markdown.closed(text)}\n\n{reply.note}" if text else reply.note
+    foot = [] if reply.is_draft else _foot(reply, says)
     # The sign that it grows must not decide where the text is divided: that would change while it grows.
-    pieces = markdown.split(text, MARKDOWN_CHARACTERS - len(_GROWING))
-    if reply.is_draft and pieces:
+    pieces = markdown.split(text, MARKDOWN_CHARACTERS - len(_GROWING)) or [""]
+    # Nor must what stands below: it only makes a message of its own of the end that leaves no room for it.
+    pieces[-1:] = markdown.split(pieces[-1], MARKDOWN_CHARACTERS - len(_GROWING) - _length(foot)) or [ELLIPSIS]
+    if reply.is_draft and pieces != [ELLIPSIS]:
         pieces[-1] += _GROWING
     bodies: list[dict[str, Any]] = [
-        {"text": fallback(piece), "blocks": [{"type": "markdown", "text": piece}]} for piece in pieces or [ELLIPSIS]
+        {"text": fallback(piece), "blocks": [{"type": "markdown", "text": piece}]} for piece in pieces
     ]
-    if not reply.is_draft:
-        bodies[-1]["blocks"] += _foot(reply, says)
+    bodies[-1]["blocks"] += foot
     return list(bodies)
+
+
+def _length(blocks: Sequence[Mapping[str, Any]]) -> int:
+    """Give how much of a message's room blocks take, which Slack counts over all of them, in characters."""
+    return len(json.dumps(blocks, ensure_ascii=False)) if blocks else 0
 
 
 def _foot(reply: Reply, says: Messages) -> list[dict[str, Any]]:
     """Give what stands below the last part of a finished reply."""
-    links = source_lines(says.sources, chosen(reply.text, reply.sources))
+    shown = [one for one in chosen(reply.text, reply.sources) if not (reply.is_shared and one.is_internal)]
+    links = source_lines(says.sources, shown)
     foot = [_context(links)] if links else []
     return [*foot, _feedback_buttons(says)] if reply.is_votable else foot
 
@@ -80,9 +91,11 @@ def plainer(part: Part) -> list[Part]:
     """Give the same part in simpler forms, for a Slack that finds fault with its blocks: the plain text at last."""
     if "blocks" not in part:
         return []
-    without_buttons = [block for block in part["blocks"] if block["type"] != "context_actions"]
-    simpler = [{**part, "blocks": without_buttons}] if len(without_buttons) < len(part["blocks"]) else []
-    return [*simpler, {"text": part["text"]}]
+    text, *foot = part["blocks"]
+    without_buttons = [block for block in foot if block["type"] != "context_actions"]
+    simpler = [[text, *without_buttons]] if len(without_buttons) < len(foot) else []
+    simpler += [[text]] if without_buttons else []
+    return [*({**part, "blocks": blocks} for blocks in simpler), {"text": part["text"]}]
 
 
 def _markdown(part: Part) -> str:
@@ -91,11 +104,13 @@ def _markdown(part: Part) -> str:
 
 def fallback(text: str) -> str:
     """Give the text of a message for notifications and screen readers, which can ping nobody."""
-    escaped = escape(markdown.plain(text, FALLBACK_CHARACTERS))
-    if len(escaped) <= FALLBACK_CHARACTERS:
-        return escaped or ELLIPSIS
+    return bounded(escape(markdown.plain(text, FALLBACK_CHARACTERS)), FALLBACK_CHARACTERS) or ELLIPSIS
+
+
+def bounded(escaped: str, most: int) -> str:
+    """Give an escaped text in at most so many characters."""
     # An escape that is cut in two would show as its own letters.
-    return re.sub(r"&[a-z]{0,3}$", "", escaped[: FALLBACK_CHARACTERS - 1]) + ELLIPSIS
+    return escaped if len(escaped) <= most else re.sub(r"&[a-z]{0,3}$", "", escaped[: most - 1]) + ELLIPSIS
 
 
 def escape(text: str) -> str:
@@ -108,7 +123,9 @@ def chosen(text: str, sources: Iterable[Source]) -> list[Source]:
     pages: dict[str, Source] = {}
     for source in sources:
         if re.fullmatch(r"https?://[^\s\x00-\x1f\x7f]+", source.url, re.IGNORECASE):
-            pages.setdefault(source.url.rstrip("#/"), source)
+            page = source.url.rstrip("#/")
+            first = pages.setdefault(page, source)
+            pages[page] = replace(first, is_internal=first.is_internal or source.is_internal)
     cited = sorted((at, number) for number, page in enumerate(pages) if (at := _cited_at(page, text)) is not None)
     found = list(pages.values())
     return ([found[number] for _, number in cited] or found)[:MOST_SOURCES]
@@ -168,15 +185,16 @@ def _feedback_buttons(says: Messages) -> dict[str, Any]:
 
 def whisper(said: Whisper, says: Messages) -> dict[str, Any]:
     """Give the body (`text`, `blocks`) of an ephemeral message."""
-    body: dict[str, Any] = {"type": "section", "text": {"type": "mrkdwn", "text": escape(said.text)}}
+    text = bounded(escape(said.text), SECTION_CHARACTERS)
+    body: dict[str, Any] = {"type": "section", "text": {"type": "mrkdwn", "text": text}}
     if said.explains:
         body["accessory"] = {
             "type": "button",
             "action_id": EXPLAIN,
             "text": _plain(says.explain),
-            "value": said.explains,
+            "value": f"{said.explains} {said.about}".rstrip(),
         }
-    return {"text": escape(said.text), "blocks": [body]}
+    return {"text": text, "blocks": [body]}
 
 
 def why(says: Messages, about: Mapping[str, str]) -> dict[str, Any]:
