@@ -222,7 +222,7 @@ def _report(verb: str, asked: Sequence[str] | None, done: Sequence[str]) -> None
     typer.echo(f"{len(done)} {verb}")
     unknown = [id_ for id_ in asked or [] if id_ not in done]
     if unknown:
-        typer.echo(f"no such dead letter: {', '.join(unknown)}", err=True)
+        typer.echo(f"no such dead letter, or its question changed since: {', '.join(unknown)}", err=True)
         raise typer.Exit(1)
 
 

@@ -519,7 +519,7 @@ async def test_unknown_dead_letters_are_named(redis: Redis, redis_url: str, verb
     result = await run("dead-letters", verb, "--", first, *unknown, env={"REDIS_URL": redis_url})
     assert result.code == 1
     assert result.out == f"1 {'dropped' if verb == 'drop' else 'put back'}\n"
-    assert result.err == f"no such dead letter: {', '.join(unknown)}\n"
+    assert result.err == f"no such dead letter, or its question changed since: {', '.join(unknown)}\n"
     assert len(await DeadLetters(redis).read()) == 2
 
 
