@@ -21,7 +21,7 @@ from bridge.inbox import FINISHED
 from bridge.journal import QuestionEntry
 from bridge.kapa.client import KapaClient
 from bridge.kapa.wire import KapaError, KapaRefused, KapaThreadUnknown, KapaUnavailable
-from bridge.markdown import harmless
+from bridge.markdown_safety import harmless
 from bridge.messages import Messages
 from bridge.models import Answer, Query, Question, Reply
 from bridge.rate_limit import RateLimit, Wait

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from bridge.markdown import harmless, is_misleading, links, plain, split
+from bridge.markdown import links, plain
+from bridge.markdown_parts import split
+from bridge.markdown_safety import harmless, is_misleading
 
 JOINER = "\N{WORD JOINER}"
 PARSER = MarkdownIt("commonmark", {"maxNesting": 100}).enable(["table", "strikethrough"])

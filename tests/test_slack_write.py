@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.chat import Part
-from bridge.markdown import harmless
+from bridge.markdown_safety import harmless
 from bridge.messages import Messages
 from bridge.models import Reason, Reply, Source, Whisper
 from bridge.playground.slack_rules import check_content

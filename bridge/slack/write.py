@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from bridge import markdown
 from bridge.chat import Part
+from bridge.markdown import closed, plain
+from bridge.markdown_parts import split
+from bridge.markdown_safety import harmless
 from bridge.messages import Messages
 from bridge.models import Reaction, Reason, Reply, Source, Whisper
 
@@ -41,14 +43,14 @@ def parts(reply: Reply, says: Messages) -> list[Part]:
 
     All but the last stay as they are while the reply's text grows.
     """
-    text = markdown.harmless(reply.text).rstrip()
+    text = harmless(reply.text).rstrip()
     if reply.note:
-        text = f"{markdown.closed(text)}\n\n{reply.note}" if text else reply.note
+        text = f"{closed(text)}\n\n{reply.note}" if text else reply.note
     foot = [] if reply.is_draft else _foot(reply, says)
     # The sign that it grows must not decide where the text is divided: that would change while it grows.
-    pieces = markdown.split(text, MARKDOWN_CHARACTERS - len(_GROWING)) or [""]
+    pieces = split(text, MARKDOWN_CHARACTERS - len(_GROWING)) or [""]
     # Nor must what stands below: it only makes a message of its own of the end that leaves no room for it.
-    pieces[-1:] = markdown.split(pieces[-1], MARKDOWN_CHARACTERS - len(_GROWING) - _length(foot)) or [ELLIPSIS]
+    pieces[-1:] = split(pieces[-1], MARKDOWN_CHARACTERS - len(_GROWING) - _length(foot)) or [ELLIPSIS]
     if reply.is_draft and pieces != [ELLIPSIS]:
         pieces[-1] += _GROWING
     bodies: list[dict[str, Any]] = [
@@ -104,7 +106,7 @@ def _markdown(part: Part) -> str:
 
 def fallback(text: str) -> str:
     """Give the text of a message for notifications and screen readers, which can ping nobody."""
-    return bounded(escape(markdown.plain(text, FALLBACK_CHARACTERS)), FALLBACK_CHARACTERS) or ELLIPSIS
+    return bounded(escape(plain(text, FALLBACK_CHARACTERS)), FALLBACK_CHARACTERS) or ELLIPSIS
 
 
 def bounded(escaped: str, most: int) -> str:
@@ -142,7 +144,7 @@ def title(source: Source) -> str:
 
     One that looks like an address could be another one than the link's: then the link's own is shown.
     """
-    seen = markdown.harmless(source.title)
+    seen = harmless(source.title)
     names = list(dict.fromkeys(filter(None, (" ".join(name.split()) for name in seen.split("|")))))
     joined = ": ".join(names)
     is_address = re.match(r"(https?:|www\.)", joined, re.IGNORECASE) is not None
