@@ -4,12 +4,17 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
 from bridge import redis_client
 from bridge.embedded_redis import EmbeddedRedis
 from tests.rig import Rig
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("without deadlines", deadline=None)
+hypothesis.settings.load_profile("without deadlines")
 
 FIGURES = pytest.StashKey[list[str]]()
 _OUTSIDE = ("SLACK_", "KAPA_", "BRIDGE_", "REDIS_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
