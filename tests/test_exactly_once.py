@@ -101,6 +101,9 @@ async def test_an_answer_whose_blocks_slack_refuses_comes_without_buttons_or_as_
         assert [block["type"] for block in answer["blocks"]] == ["markdown", "context"]
         rig.slack.fault("chat.postMessage", fault, 2)
         _, answer = await rig.ask(ADA, GENERAL, "How are threads stored?")
+        assert [block["type"] for block in answer["blocks"]] == ["markdown"]
+        rig.slack.fault("chat.postMessage", fault, 3)
+        _, answer = await rig.ask(ADA, GENERAL, "How are threads stored?")
     assert "stored in Redis" in answer["text"]
     assert "blocks" not in answer
 
