@@ -34,7 +34,7 @@ def test_an_answer_comes_back(answer: Answer) -> None:
 
 def test_what_waits_is_short_readable_json() -> None:
     assert EMOJI.to_json() == (
-        '{"team":"T1","channel":"C1","message":"1.1","user":"U1","name":"+1","is_on":true,"at":"2.1","answer":""}'
+        '{"team":"T1","channel":"C1","message":"1.1","user":"U1","name":"+1","is_on":true,"at":"2.1","answer":"","about":""}'
     )
     assert "ä🎉" in dataclasses.replace(QUESTION, text="ä🎉").to_json()
 
