@@ -8,7 +8,7 @@ state, and makes a new one. What is done with an event lives in `app`.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bridge.chat import ChatError
 from bridge.slack.web_api import call
+from bridge.work import end
 
 PING_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 1.0
@@ -69,9 +70,7 @@ class Socket:
         try:
             yield
         finally:
-            watchdog.cancel()
-            with suppress(asyncio.CancelledError):
-                await watchdog
+            await end(watchdog)
             await self._drop()
 
     async def is_connected(self) -> bool:
