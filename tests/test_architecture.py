@@ -56,7 +56,7 @@ AT_IMPORT = re.compile(
     | dataclass | field | auto | Field | AfterValidator | BeforeValidator | SettingsConfigDict            # declarations
     | _label | _matches | _or_none
     | typer\.(Typer|Option|Argument) | \w+\.(add_typer|command|callback)                                     # typer
-    | Person | Pace | SlackLimits                                                                     # playground
+    | Person | Pace | SlackLimits | web\.RequestKey                                                    # playground
     """,
     re.VERBOSE,
 )
@@ -112,7 +112,7 @@ def test_what_stands_beside_knows_words_alone(module: str) -> None:
 
 
 def test_the_simulated_worlds_know_nothing_of_the_bridge() -> None:
-    doors = {"bridge.playground.run", "bridge.playground.slack_page"}
+    doors = {f"bridge.playground.{name}" for name in ("run", "bonnet", "redis_watch", "redis_house")}
     for module in filter(is_playground, SOURCES):
         if module not in doors:
             assert all(is_playground(name) for name in own_imports(module)), module
@@ -157,7 +157,7 @@ def test_only_the_settings_read_the_environment(module: str) -> None:
     names = {alias.name for node in ast.walk(TREES[module]) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert not names & {"environ", "getenv"}
     # The playground gives its child what a process needs to run at all.
-    assert not readers or module == "bridge.playground.run"
+    assert not readers or module == "bridge.playground.processes"
 
 
 def test_the_settings_are_the_only_ones_to_make_settings_of_it() -> None:

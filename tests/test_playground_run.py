@@ -7,20 +7,26 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from bridge.playground.kapa import SimulatedKapa
+from bridge.playground.knowledge import Knowledge
+from bridge.playground.run import simulated_kapa_environment
 from bridge.playground.slack import GENERAL
 from tests.waiting import eventually
 
 
 @asynccontextmanager
-async def playground(folder: Path, port: int = 0, environment: dict[str, str] | None = None) -> AsyncIterator[Process]:
+async def playground(
+    folder: Path, port: int = 0, environment: dict[str, str] | None = None, *, kapa: str = "simulated"
+) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bridge", "playground", "--port", str(port)),
+        *(sys.executable, "-m", "bridge", "playground", "--port", str(port), "--kapa", kapa),
         cwd=folder,
         env={"PATH": "/usr/bin:/bin", "BRIDGE_DATA_DIR": str(folder / "data")} | (environment or {}),
         stdout=PIPE,
@@ -47,6 +53,60 @@ async def address(process: Process) -> str:
 
 def children_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+
+
+@dataclass
+class Visitor:
+    """Someone who has the page open; asks in #general."""
+
+    session: aiohttp.ClientSession
+    url: str
+
+    async def post(self, path: str, **fields: Any) -> dict[str, Any]:
+        async with self.session.post(f"{self.url}/{path}", json=fields) as reply:
+            assert reply.status == 200
+            body: dict[str, Any] = await reply.json()
+        return body
+
+    async def ask(self, text: str = "What is in Redis?") -> str:
+        return str((await self.post("say", user="U0ADA", channel=GENERAL, text=text))["ts"])
+
+    async def turn(self, name: str, *, on: bool = True) -> None:
+        weather = (await self.post("weather", name=name, on=on))["weather"]
+        assert weather[name]["on"] is on
+
+    async def is_on(self, name: str) -> bool:
+        async with self.session.get(f"{self.url}/state") as reply:
+            return bool((await reply.json())["weather"][name]["on"])
+
+    async def rows(self, thread: str) -> list[tuple[str, str]]:
+        async with self.session.get(f"{self.url}/bonnet", params={"channel": GENERAL, "thread": thread}) as reply:
+            return [(row["label"], row["outcome"]) for row in (await reply.json())["rows"]]
+
+    async def answers(self, thread: str) -> list[str]:
+        found = await messages(self.session, self.url)
+        return [one["text"] for one in found if one.get("bot_id") and one.get("thread_ts") == thread]
+
+    async def only_answer(self, thread: str) -> str:
+        """Wait until the question is finished, and give its one answer."""
+
+        async def is_finished() -> bool:
+            return ("finish", "ok") in await self.rows(thread)
+
+        await eventually(is_finished, 60)
+        [answer] = await self.answers(thread)
+        return answer
+
+
+@asynccontextmanager
+async def visiting(process: Process) -> AsyncIterator[Visitor]:
+    url = await address(process)
+    async with aiohttp.ClientSession() as session:
+        yield Visitor(session, url)
+
+
+def stands_still(pid: str) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T"
 
 
 async def messages(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
@@ -78,6 +138,21 @@ async def test_a_question_typed_into_the_page_is_answered_in_its_thread(
     assert process.returncode == 0
 
 
+async def test_a_real_kapa_is_asked_and_has_a_weather_of_its_own(tmp_path: Path) -> None:
+    knowledge = Knowledge({"README.md": "# Redis\n\nThreads are in Redis.\n"})
+    async with (
+        SimulatedKapa(knowledge).serve() as kapa,
+        playground(tmp_path, environment=simulated_kapa_environment(kapa), kapa="real") as process,
+        visiting(process) as visitor,
+    ):
+        assert "Threads are in Redis." in await visitor.only_answer(await visitor.ask())
+        async with visitor.session.get(f"{visitor.url}/state") as reply:
+            state = await reply.json()
+    assert state["kapa"] == "real"
+    assert set(state["weather"]) == {"slack_limited", "slack_drops", "duplicate", "kill_worker", "redis_away"}
+    assert len(kapa.asked) == 1
+
+
 async def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -96,14 +171,71 @@ async def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Pa
     assert said.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("name", ["duplicate", "slack_drops"])
+async def test_under_a_switch_that_lasts_a_question_has_one_answer(tmp_path: Path, name: str) -> None:
+    async with playground(tmp_path) as process, visiting(process) as visitor:
+        await visitor.turn(name)
+        ts = await visitor.ask()
+        await visitor.only_answer(ts)
+        rows = await visitor.rows(ts)
+    assert ({"duplicate": ("put", "duplicate"), "slack_drops": ("chat.startStream", "drop_after")}[name]) in rows
+
+
+async def test_a_worker_that_is_killed_comes_back_and_finishes_its_answer(tmp_path: Path) -> None:
+    async with playground(tmp_path) as process, visiting(process) as visitor:
+        before = children_of(process.pid)
+        ts = await visitor.ask()
+        await eventually(lambda: visitor.answers(ts))
+        await visitor.turn("kill_worker")
+
+        async def is_back() -> bool:
+            return not await visitor.is_on("kill_worker")
+
+        await eventually(is_back)
+        after = children_of(process.pid)
+        assert len(set(before) - set(after)) == len(set(after) - set(before)) == 1
+        await visitor.only_answer(ts)
+        rows = await visitor.rows(ts)
+        assert [row for row in rows if row[0] == "chat (stream)"] == [
+            ("chat (stream)", "gone"),
+            ("chat (stream)", "ok"),
+        ]
+        assert ("take over", "ok") in rows
+        process.terminate()
+        said, _ = await process.communicate()
+    assert process.returncode == 0
+    assert said.count(b"worker_ended") == 1
+
+
+async def test_redis_stands_still_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    async with playground(tmp_path) as process, visiting(process) as visitor:
+        under_way = await visitor.ask()
+        await eventually(lambda: visitor.answers(under_way))
+        await visitor.turn("redis_away")
+        await eventually(lambda: any(stands_still(child) for child in children_of(process.pid)))
+        asked_meanwhile = await visitor.ask()
+        assert ("message", "") in await visitor.rows(asked_meanwhile)
+
+        async def is_back() -> bool:
+            return not await visitor.is_on("redis_away")
+
+        await eventually(is_back)
+        await visitor.only_answer(under_way)
+        await visitor.only_answer(asked_meanwhile)
+        assert ("message", "timeout") in await visitor.rows(asked_meanwhile)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel tells no child of its parent's end")
-async def test_its_bridge_ends_when_it_is_killed(tmp_path: Path) -> None:
-    async with playground(tmp_path) as process:
-        await address(process)
+@pytest.mark.parametrize("is_redis_away", [False, True])
+async def test_its_processes_end_when_it_is_killed(tmp_path: Path, is_redis_away: bool) -> None:
+    async with playground(tmp_path) as process, visiting(process) as visitor:
         children = children_of(process.pid)
-        assert children
+        assert len(children) == 3
+        if is_redis_away:
+            await visitor.turn("redis_away")
+            await eventually(lambda: any(stands_still(child) for child in children))
         process.kill()
         await process.wait()
         await eventually(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children))
-    async with playground(tmp_path) as again:
-        assert await address(again)
+    async with playground(tmp_path) as again, visiting(again) as visitor:
+        await visitor.only_answer(await visitor.ask("xyzzy"))

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import structlog
 from aiohttp import web
 
+from bridge.playground.kapa_calls import CALL, KapaCall, KapaCalls
 from bridge.playground.kapa_rules import (
     KapaRefusalError,
     check_chat,
@@ -71,19 +72,20 @@ class SimulatedKapa:
         self._knowledge = knowledge
         self._clock = clock
         self._changes = Changes()
-        self._faults = Faults()
+        self._calls = KapaCalls(clock)
+        self._faults = Faults(clock)
         self._answering: Answering = None
         self._answers: set[str] = set()
         self._window: deque[float] = deque()
         self._in_flight: Counter[str] = Counter()
-        self._speaker = Speaker(pace, self._changes, sleep)
+        self._speaker = Speaker(pace, self._changes, sleep, clock)
 
     # Serving
 
     @asynccontextmanager
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator["SimulatedKapa"]:
         """Serve the Query API until the block ends; raises OSError where the port is taken."""
-        app = web.Application(middlewares=[self._errors])
+        app = web.Application(middlewares=[self._calls.watch, self._errors])
         project, thread = "/query/v1/projects/{project}", "/query/v1/threads/{thread}"
         app.router.add_get(f"{project}/integrations/", self._list_integrations)
         app.router.add_post(f"{project}/retrieval/", self._retrieve)
@@ -124,7 +126,7 @@ class SimulatedKapa:
         is_streamed = request.path.endswith("/stream/")
         if is_streamed and "text/event-stream" in request.headers.get("Accept", ""):
             raise KapaRefusalError(406, {"detail": "Could not satisfy the request Accept header."})
-        fault = self._faults.take("chat") or Fault("")
+        fault = self._take_fault("chat", request)
         if (early := await self._misbehave(request, fault)) is not None:
             return early
         body = await _json_object(request)
@@ -133,7 +135,7 @@ class SimulatedKapa:
         if body.get("integration_id") not in (None, self.integration_id):
             raise unknown("integration_id", body["integration_id"])
         self._throttle()
-        asked = self._accept(thread, body, is_streamed)
+        request[CALL].asked = asked = self._accept(thread, body, is_streamed)
         with self._in_flight_of(asked):
             reply = self._reply_to(asked, thread, fault)
             if fault.action == "drop_after":
@@ -154,6 +156,12 @@ class SimulatedKapa:
     def _check_project(self, request: web.Request) -> None:
         if request.match_info["project"] != self.project_id:
             raise not_found()
+
+    def _take_fault(self, endpoint: str, request: web.Request) -> Fault:
+        fault = self._faults.take(endpoint) or Fault("")
+        if CALL in request:
+            request[CALL].fault = fault.action
+        return fault
 
     async def _misbehave(self, request: web.Request, fault: Fault) -> web.StreamResponse | None:
         if fault.action == "drop_before":
@@ -231,7 +239,7 @@ class SimulatedKapa:
     # The other endpoints
 
     async def _list_integrations(self, request: web.Request) -> web.StreamResponse:
-        if (early := await self._misbehave(request, self._faults.take("integrations") or Fault(""))) is not None:
+        if (early := await self._misbehave(request, self._take_fault("integrations", request))) is not None:
             return early
         self._check_project(request)
         integration = {"id": self.integration_id, "name": "Slack bridge", "type": "API"}
@@ -253,7 +261,7 @@ class SimulatedKapa:
         return web.json_response({"id": request.match_info["thread"], "question_answers": answers})
 
     async def _upsert_feedback(self, request: web.Request) -> web.StreamResponse:
-        fault = self._faults.take("feedback") or Fault("")
+        fault = self._take_fault("feedback", request)
         if (early := await self._misbehave(request, fault)) is not None:
             return early
         body = await _json_object(request)
@@ -269,6 +277,11 @@ class SimulatedKapa:
         return drop(request) if fault.action == "drop_after" else web.json_response(body, status=201 if is_new else 200)
 
     # Handles
+
+    @property
+    def calls(self) -> deque[KapaCall]:
+        """The latest requests for answers and votes, refused ones included, oldest first."""
+        return self._calls.latest
 
     @property
     def in_flight(self) -> int:
@@ -316,6 +329,10 @@ class SimulatedKapa:
         chat also `truncate`, `drop_midway` and `error_record` after half of the text, `uncertain`, `forget_thread`.
         """
         self._faults.add(endpoint, Fault(kind, retry_after), times)
+
+    def always(self, endpoint: str, fault: Fault | None) -> None:
+        """Let every request of an endpoint go wrong, in one of the ways of `fault`, until this is called with None."""
+        self._faults.always(endpoint, fault)
 
     def clear_faults(self) -> None:
         """Forget all faults that were not shown yet."""

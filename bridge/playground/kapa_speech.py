@@ -29,7 +29,7 @@ class Pace:
 class Asked:
     """One chat request that was accepted; `thread_id` is the thread it belongs to or began.
 
-    `at` and `ended` are Unix seconds; `ended` is None while it is being answered.
+    `at`, `first_text` and `ended` are Unix seconds; `ended` is None while it is being answered.
     """
 
     query: str
@@ -41,6 +41,7 @@ class Asked:
     question_answer_id: str
     at: float
     is_streamed: bool
+    first_text: float | None = None
     ended: float | None = None
 
 
@@ -64,11 +65,18 @@ class Thread:
 class Speaker:
     """Says answers at a `pace`, and can be told to stop midway: `held` answers stand still."""
 
-    def __init__(self, pace: Pace, changes: Changes, sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        changes: Changes,
+        sleep: Callable[[float], Awaitable[None]],
+        clock: Callable[[], float],
+    ) -> None:
         self.pace = pace
         self.held = 0
         self._changes = changes
         self._sleep = sleep
+        self._clock = clock
         self._go = asyncio.Event()
         self._go.set()
         self._hold_after = 0
@@ -120,6 +128,7 @@ class Speaker:
         for number, delta in enumerate(shown):
             await self._pass_gate(number)
             await self._sleep(self.pace.between_pieces if number else self.pace.first_text)
+            asked.first_text = asked.first_text or self._clock()
             await response.write(record("partial_answer", {"text": delta}))
         if fault.action == "drop_midway":
             drop(request)

@@ -4,7 +4,8 @@ Nothing of Slack's or Kapa's protocols lives here.
 """
 
 import asyncio
-from collections import defaultdict, deque
+import time
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ Json = dict[str, Any]
 """A JSON object as it goes over the wire."""
 
 _BACKLOG = 1000
+_SUBJECTS_KEPT = 1_000
+_CANCEL_AGAIN_SECONDS = 0.2
 T = TypeVar("T")
 
 
@@ -34,6 +37,14 @@ async def served(app: web.Application, host: str, port: int) -> AsyncIterator[st
         yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+async def end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, and wait until it has ended in whatever way."""
+    # Python 3.11's wait_for, which redis-py sends through, now and then loses a cancellation (python/cpython#86296).
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_SECONDS)
 
 
 class Changes:
@@ -83,24 +94,57 @@ class Fault:
     retry_after: str | None = "1"
 
 
-class Faults:
-    """Misbehaviours to come: first in, first shown."""
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    fault: Fault
+    apart: float
+    shown: OrderedDict[str, float]
 
-    def __init__(self) -> None:
+
+class Faults:
+    """Misbehaviours to come: those that were counted out first, in their order, then those that last."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._waiting: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self._lasting: dict[str, _Standing] = {}
 
     def add(self, key: str, fault: Fault, times: int) -> None:
         """Let the next `times` requests of `key` show `fault`."""
         self._waiting[key].extend([fault] * times)
 
-    def take(self, key: str) -> Fault | None:
-        """Take the next misbehaviour of `key`, if one waits."""
+    def always(self, key: str, fault: Fault | None, *, apart: float = 0.0) -> None:
+        """Let every request of `key` show `fault` until this is called with None.
+
+        With `apart`, two requests about the same thing show it only if so many seconds lie between them.
+        """
+        if fault is None:
+            self._lasting.pop(key, None)
+        else:
+            self._lasting[key] = _Standing(fault, apart, OrderedDict())
+
+    def take(self, key: str, subject: str = "") -> Fault | None:
+        """Take the next misbehaviour of `key`, if there is one, for a request about `subject`."""
         waiting = self._waiting.get(key)
-        return waiting.popleft() if waiting else None
+        if waiting:
+            return waiting.popleft()
+        lasting = self._lasting.get(key)
+        return lasting.fault if lasting is not None and self._is_due(lasting, subject) else None
+
+    def _is_due(self, lasting: _Standing, subject: str) -> bool:
+        now = self._clock()
+        if now - lasting.shown.get(subject, float("-inf")) < lasting.apart:
+            return False
+        lasting.shown[subject] = now
+        lasting.shown.move_to_end(subject)
+        while len(lasting.shown) > _SUBJECTS_KEPT:
+            lasting.shown.popitem(last=False)
+        return True
 
     def clear(self) -> None:
         """Behave well again."""
         self._waiting.clear()
+        self._lasting.clear()
 
 
 def drop(request: web.Request) -> web.Response:

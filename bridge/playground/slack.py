@@ -33,7 +33,7 @@ from bridge.playground.slack_cast import (
     channels,
 )
 from bridge.playground.slack_clicks import Clicks
-from bridge.playground.slack_delivery import Courier, Delivery, Way
+from bridge.playground.slack_delivery import Attempt, Courier, Delivery, Way
 from bridge.playground.slack_interactions import Interactions
 from bridge.playground.slack_limits import RateLimiter, SlackLimits
 from bridge.playground.slack_methods import Methods
@@ -69,6 +69,7 @@ class SimulatedSlack(People):
 
     `limits=None` switches rate limits off. `clock` gives Unix seconds; `sleep` waits between redeliveries.
     Events travel over sockets until a request URL is subscribed, or as `delivery` is set: `http` or `socket`.
+    While it `is_doubling`, each event is delivered twice.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class SimulatedSlack(People):
         self.team_id, self.bot_token, self.app_token = team_id, bot_token, app_token
         self.signing_secret = signing_secret
         self.base_url = ""
+        self.is_doubling = False
         self._clock = clock
         self._changes = Changes()
         self._sockets = Sockets(app_id=APP_ID, changes=self._changes, clock=clock)
@@ -109,7 +111,7 @@ class SimulatedSlack(People):
         )
         self._streams = Streams(self.workspace, clock)
         interactions = Interactions(self.workspace, app=APP_ID, domain=team_domain, clock=clock, send=self.interact)
-        self._clicks = Clicks(self.workspace, interactions, lambda: self.base_url)
+        self._clicks = Clicks(self.workspace, interactions, lambda: self.base_url, self._changes.publish)
         self._modals = Modals(self.workspace, interactions, self._changes.publish)
         methods = Methods(
             self.workspace,
@@ -198,6 +200,13 @@ class SimulatedSlack(People):
         """
         self._api.faults.add(method, Fault(action, retry_after), times)
 
+    def always(self, method: str, fault: Fault | None, *, apart: float = 0.0) -> None:
+        """Let every call of `method` go wrong until this is called with None.
+
+        With `apart`, so many seconds lie between two such calls about one message, or of posts about one thread.
+        """
+        self._api.faults.always(method, fault, apart=apart)
+
     def clear_faults(self) -> None:
         """Forget all faults that were not shown yet."""
         self._api.faults.clear()
@@ -237,7 +246,8 @@ class SimulatedSlack(People):
         self._envelopes[event_id] = body
         if len(self._envelopes) > _ENVELOPES_KEPT:
             self._envelopes.popitem(last=False)
-        self._courier.deliver(body)
+        for _ in range(2 if self.is_doubling else 1):
+            self._courier.deliver(body)
         return event_id
 
     def redeliver(self, event_id: str) -> None:
@@ -276,11 +286,15 @@ class SimulatedSlack(People):
 
     def ephemerals(self, channel: str) -> list[Json]:
         """Give the messages that only one person (`to`) could see, oldest first."""
-        return deepcopy(self.workspace.channel(channel).ephemerals)
+        return deepcopy(list(self.workspace.channel(channel).ephemerals))
 
     def views(self, user: str) -> list[Json]:
         """Give a person's open modals, oldest first; `errors` are what the app said about the fields of one."""
         return self._modals.views(user)
+
+    def feedback_selected(self) -> dict[str, dict[str, str]]:
+        """Give which feedback button each person has selected: by person, then by `<channel>:<ts>`."""
+        return self._clicks.selected()
 
     def status(self, channel: str, thread: str) -> Json:
         """Give the bridge's status in a thread, `{}` for none."""
@@ -301,6 +315,11 @@ class SimulatedSlack(People):
         """The latest attempts to deliver something to the app, oldest first."""
         return self._courier.deliveries
 
+    @property
+    def attempts(self) -> deque[Attempt]:
+        """The latest attempts to deliver something with what was to be delivered, from their beginning on."""
+        return self._courier.attempts
+
     async def wait_for(self, predicate: Callable[[], T], timeout: float = 5.0) -> T:  # noqa: ASYNC109 a deadline is what callers think in
         """Wait until `predicate()` is true and give its value; looks whenever something happens here."""
         return await self._changes.wait_for(predicate, timeout)
@@ -308,6 +327,10 @@ class SimulatedSlack(People):
     def subscribe_changes(self) -> AsyncIterator[Json]:
         """Give what happens from now on.
 
-        Each change is `posted`, `changed`, `deleted`, `status`, `ephemeral`, `view` or `view_closed`.
+        Each change is `posted`, `changed`, `deleted`, `status`, `ephemeral`, `view`, `view_closed` or `feedback`.
         """
         return self._changes.subscribe()
+
+    def publish(self, change: Json) -> None:
+        """Tell those who look on of a change that is not the workspace's own."""
+        self._changes.publish(change)

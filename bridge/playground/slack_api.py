@@ -3,6 +3,7 @@
 https://docs.slack.dev/apis/web-api/ . What the methods do is in `slack_methods`.
 """
 
+import itertools
 import json
 from collections import Counter, deque
 from collections.abc import Callable
@@ -36,12 +37,20 @@ _AFTERWARDS = ("drop_after", "hang_after")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the Web API. `args` without the token; `outcome` is `ok`, Slack's error code, or the fault shown."""
+    """One call of the Web API. `args` without the token; `outcome` is `ok`, Slack's error code, or the fault shown.
+
+    `at` is when it was answered, `seconds` after it came in. `ts` is the message that it made or changed, `broken` the
+    fault that was shown after it was done.
+    """
 
     method: str
     args: Json
     at: float
     outcome: str
+    seconds: float = 0.0
+    ts: str = ""
+    broken: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,25 +76,26 @@ class WebApi:
     ) -> None:
         self.calls: deque[Call] = deque(maxlen=keep)
         self.rate_limited: Counter[str] = Counter()
-        self.faults = Faults()
+        self.faults = Faults(clock)
         self.scopes = set(BOT_SCOPES.split(","))
         self._methods = methods
         self._tokens = tokens
         self._limiter = limiter
         self._changes = changes
         self._clock = clock
+        self._numbers = itertools.count(1)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one call."""
-        name = request.match_info["method"]
+        name, began = request.match_info["method"], self._clock()
         args = await _arguments(request)
         token = _token(request, args)
-        fault = self.faults.take(name)
+        fault = self.faults.take(name, _subject(args))
         if fault is not None and fault.action not in _AFTERWARDS:
-            self._record(name, args, fault.action)
+            self._record(name, args, fault.action, began)
             return await self._misbehave(request, name, fault)
         body = self._call(name, args, token)
-        self._record(name, args, "ok" if body["ok"] else body["error"])
+        self._record(name, args, "ok" if body["ok"] else body["error"], began, str(body.get("ts", "")), fault)
         if fault is not None:
             return drop(request) if fault.action == "drop_after" else await hang()
         if body.get("error") == "ratelimited":
@@ -136,10 +146,18 @@ class WebApi:
         headers = {} if retry_after is None else {"Retry-After": retry_after}
         return web.json_response({"ok": False, "error": "ratelimited"}, status=429, headers=headers)
 
-    def _record(self, name: str, args: Json, outcome: str) -> None:
-        self.calls.append(Call(name, args, self._clock(), outcome))
+    def _record(
+        self, name: str, args: Json, outcome: str, began: float, ts: str = "", fault: Fault | None = None
+    ) -> None:
+        now, broken = self._clock(), fault.action if fault else ""
+        self.calls.append(Call(name, args, now, outcome, now - began, ts, broken, next(self._numbers)))
         self._changes.publish()
         log.debug("slack_called", method=name, outcome=outcome)
+
+
+def _subject(args: Json) -> str:
+    """Name the message that a call is about; of one that is to be posted, its thread."""
+    return f"{args.get('channel')}:{args.get('ts') or args.get('thread_ts') or ''}"
 
 
 def _check_arguments(method: Method, args: Json) -> None:

@@ -24,6 +24,7 @@ from bridge.playground.slack_socket import Sockets
 log = structlog.get_logger()
 
 Way = Literal["http", "socket"]
+_ATTEMPTS_KEPT = 1_000
 RETRY_DELAYS = (0.0, 60.0, 300.0)
 """Seconds that Slack waits before each of its redeliveries."""
 
@@ -49,6 +50,20 @@ class Delivery:
     def is_acknowledged(self) -> bool:
         """Whether Slack is content and will not send it again."""
         return 200 <= self.status < 300
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt as onlookers see it, from its beginning; `seconds` is None while no answer has come."""
+
+    number: int
+    at: float
+    body: Json
+    type: str
+    attempt: int
+    status: int = 0
+    problem: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,7 @@ class Courier:
     ) -> None:
         self.chosen_way: Way | None = None
         self.deliveries: deque[Delivery] = deque(maxlen=keep)
+        self.attempts: deque[Attempt] = deque(maxlen=_ATTEMPTS_KEPT)
         self._urls: itertools.cycle[str] | None = None
         self._verifier = SignatureVerifier(signing_secret)
         self._sockets = sockets
@@ -86,6 +102,7 @@ class Courier:
         self._sleep = sleep
         self._ack_seconds = ack_seconds
         self._ids = itertools.count(1)
+        self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Delivery]] = set()
         self._session: aiohttp.ClientSession | None = None
 
@@ -140,6 +157,8 @@ class Courier:
 
     async def _attempt(self, payload: _Payload, attempt: int, reason: str) -> tuple[Delivery, Mapping[str, str]]:
         started, way = time.perf_counter(), self.way
+        seen = Attempt(next(self._numbers), self._clock(), payload.body, payload.type, attempt)
+        self.attempts.append(seen)
         headers: Mapping[str, str] = {}
         if way == "socket":
             status, problem, text = await self._over_socket(payload, attempt, reason)
@@ -147,6 +166,7 @@ class Courier:
             raw, extra = _http_form(payload, attempt, reason)
             status, problem, text, headers = await self.request(raw, self.sign(raw) | extra)
         seconds = time.perf_counter() - started
+        seen.status, seen.problem, seen.seconds = status, problem, seconds
         event_id = str(payload.body.get("event_id", ""))
         delivery = Delivery(event_id, payload.type, attempt, way, status, seconds, problem, text)
         self.deliveries.append(delivery)

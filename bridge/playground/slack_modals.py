@@ -135,6 +135,8 @@ def _filled_in(blocks: list[Json], values: Mapping[str, Any]) -> Json:
 
 def _field(block: Json, values: Mapping[str, Any]) -> Json:
     element, action_id = block["element"], block["element"]["action_id"]
+    if not isinstance(values.get(action_id, ""), str if element["type"] == "plain_text_input" else str | list):
+        raise ValueError(f"{action_id} is of another kind")
     if element["type"] == "plain_text_input":
         text = str(values.get(action_id, element.get("initial_value") or ""))
         if len(text) > element.get("max_length", 3_000):
@@ -144,16 +146,17 @@ def _field(block: Json, values: Mapping[str, Any]) -> Json:
         state = {"selected_options": _options(element, values.get(action_id), element.get("initial_options", []))}
     else:
         initial = [element["initial_option"]] if "initial_option" in element else []
-        chosen = _options(element, [values[action_id]] if action_id in values else None, initial)
+        chosen = _options(element, values.get(action_id), initial)
         state = {"selected_option": chosen[0] if chosen else None}
     if not block.get("optional") and not any(state.values()):
         raise ValueError(f"{action_id} is required")
     return {action_id: {"type": element["type"], **state}}
 
 
-def _options(element: Json, wanted: list[str] | None, initial: list[Json]) -> list[Json]:
+def _options(element: Json, wanted: str | list[str] | None, initial: list[Json]) -> list[Json]:
     if wanted is None:
         return initial
+    wanted = [wanted] if isinstance(wanted, str) else wanted
     known = {option["value"]: option for option in element["options"]}
     if unknown := set(wanted) - known.keys():
         raise ValueError(f"no such options: {', '.join(sorted(unknown))}")

@@ -1,13 +1,12 @@
-"""The playground's page: a small chat client for the simulated Slack, on a port of its own.
+"""The playground's page over HTTP, on a port of its own: a chat client for the simulated Slack, and more.
 
-Serves static files from `page/`, the workspace's state, its changes as Server-Sent Events, and what a person
-does. Slack's Web API is not reachable from here, and other web sites cannot act here.
+Serves the files of `page/`, the workspace's state, its changes as Server-Sent Events, the weather, and what happened
+under the bonnet; what people do goes to `page_actions`. Slack's Web API is not reachable from here, and other web sites
+cannot act here.
 """
 
-import html
 import json
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -15,22 +14,19 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
+from bridge.playground.page_actions import PageActions, typed
 from bridge.playground.serving import Json, served
 from bridge.playground.slack import SimulatedSlack
-from bridge.playground.slack_methods import is_emoji_name
 from bridge.playground.slack_rules import SlackError
 from bridge.playground.slack_workspace import Channel, Workspace
+from bridge.playground.weather import UnknownWeatherError, Weather
+
+__all__ = ["Page", "typed"]
 
 log = structlog.get_logger()
 
 _FILES = Path(__file__).parent / "page"
-_STATIC = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/text.js": ("text.js", "text/javascript"),
-}
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -39,47 +35,46 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _MESSAGES_SHOWN = 500
-_TYPED = re.compile(r"(?P<url>https?://[^\s<>|]*[^\s<>|.,;:!?)])|(?<!\w)@(?P<name>[\w-]+)|[&<>]")
+_EPHEMERALS_SHOWN = 100
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def typed(text: str, ids: Mapping[str, str]) -> str:
-    """Give what Slack makes of a text as it was typed: escaped, links marked, `@name` turned into a mention."""
-
-    def mark(match: re.Match[str]) -> str:
-        if match["url"]:
-            return f"<{html.escape(match['url'], quote=False)}>"
-        user = ids.get((match["name"] or "").lower())
-        return f"<@{user}>" if user else html.escape(match[0], quote=False)
-
-    return _TYPED.sub(mark, text)
+Look = Callable[[str, str], Awaitable[Json]]
 
 
 class Page:
-    """A web page for one simulated Slack."""
+    """A web page for one simulated Slack.
 
-    def __init__(self, slack: SimulatedSlack) -> None:
+    `weather` is what can be made to go wrong there, `look(channel, thread)` gives what happened about a thread.
+    """
+
+    def __init__(
+        self,
+        slack: SimulatedSlack,
+        *,
+        weather: Weather | None = None,
+        look: Look | None = None,
+        is_kapa_real: bool = False,
+    ) -> None:
         self.url = ""
+        self.look = look
         self._slack = slack
-        self._actions: dict[str, Callable[[str, Channel, Json], Awaitable[Json]]] = {
-            "say": self._say,
-            "react": self._react,
-            "unreact": self._unreact,
-            "edit": self._edit,
-            "delete": self._delete,
-        }
+        self._weather = weather or Weather(slack)
+        self._actions = PageActions(slack)
+        self._kapa = "real" if is_kapa_real else "simulated"
 
     @asynccontextmanager
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator["Page"]:
         """Serve the page until the block ends; raises OSError where the port is taken."""
         app = web.Application(middlewares=[self._guard])
-        for path in _STATIC:
-            app.router.add_get(path, self._static)
+        for path in _FILES.iterdir():
+            if path.suffix in _TYPES:
+                app.router.add_get("/" if path.name == "index.html" else f"/{path.name}", _static(path))
         app.router.add_get("/state", self._state)
         app.router.add_get("/changes", self._changes)
-        for name in self._actions:
-            app.router.add_post(f"/{name}", self._act)
+        app.router.add_get("/bonnet", _refusing(self._bonnet))
+        app.router.add_post("/weather", _refusing(self._turn))
+        for name in self._actions.names:
+            app.router.add_post(f"/{name}", _refusing(self._act))
         async with served(app, host, port) as self.url:
             yield self
 
@@ -106,18 +101,23 @@ class Page:
             return "not JSON"
         return None
 
-    async def _static(self, request: web.Request) -> web.StreamResponse:
-        name, content_type = _STATIC[request.path]
-        return web.Response(text=(_FILES / name).read_text("utf-8"), content_type=content_type)
-
     async def _state(self, _: web.Request) -> web.StreamResponse:
         workspace = self._slack.workspace
         people = [
             {"id": person.id, "name": person.name, "real_name": person.real_name, "is_bot": bool(person.bot_id)}
             for person in workspace.people.values()
         ]
-        channels = [_described(channel, workspace) for channel in workspace.channels.values()]
-        return web.json_response({"people": people, "bot": workspace.bot.id, "channels": channels})
+        views = {person.id: found for person in workspace.people.values() if (found := self._slack.views(person.id))}
+        state = {
+            "people": people,
+            "bot": workspace.bot.id,
+            "channels": [_described(channel, workspace) for channel in workspace.channels.values()],
+            "views": views,
+            "feedback_selected": self._slack.feedback_selected(),
+            "weather": self._weather.report(),
+            "kapa": self._kapa,
+        }
+        return web.json_response(state)
 
     async def _changes(self, request: web.Request) -> web.StreamResponse:
         """Send changes as they happen, https://html.spec.whatwg.org/multipage/server-sent-events.html ."""
@@ -132,53 +132,55 @@ class Page:
             log.debug("page_gone")
         return response
 
-    async def _act(self, request: web.Request) -> web.StreamResponse:
+    async def _act(self, request: web.Request) -> Json:
+        return await self._actions.act(request.path[1:], await _body(request))
+
+    async def _turn(self, request: web.Request) -> Json:
+        body = await _body(request)
+        if not isinstance(body.get("on"), bool):
+            raise SlackError("invalid_arguments")
         try:
-            body = await request.json()
-            if not isinstance(body, dict):
-                raise SlackError("invalid_arguments")
-            user, channel = self._actor(body)
-            return web.json_response(await self._actions[request.path[1:]](user, channel, body))
+            self._weather.turn(str(body.get("name")), on=body["on"])
+        except UnknownWeatherError:
+            raise SlackError("unknown weather") from None
+        return {"weather": self._weather.report()}
+
+    async def _bonnet(self, request: web.Request) -> Json:
+        channel, thread = request.query.get("channel", ""), request.query.get("thread", "")
+        if self.look is None or not channel or not thread:
+            raise SlackError("invalid_arguments")
+        return await self.look(channel, thread)
+
+
+def _static(path: Path) -> Handler:
+    def read() -> web.Response:
+        return web.Response(text=path.read_text("utf-8"), content_type=_TYPES[path.suffix])
+
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return read()
+
+    return handler
+
+
+def _refusing(answer: Callable[[web.Request], Awaitable[Json]]) -> Handler:
+    """Answer in JSON, and say in it what is wrong with a request."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        try:
+            return web.json_response(await answer(request))
         except ValueError:
             return web.json_response({"error": "not JSON"}, status=400)
         except SlackError as refusal:
             return web.json_response({"error": refusal.code}, status=400)
 
-    def _actor(self, body: Json) -> tuple[str, Channel]:
-        workspace = self._slack.workspace
-        person = workspace.people.get(str(body.get("user")))
-        if person is None or person.bot_id:
-            raise SlackError("user_not_found")
-        channel = workspace.channel(body.get("channel"))
-        if person.id not in channel.members:
-            raise SlackError("channel_not_found")
-        return person.id, channel
+    return handler
 
-    async def _say(self, user: str, channel: Channel, body: Json) -> Json:
-        thread = body.get("thread") or None
-        if thread is not None:
-            self._slack.workspace.message(channel, thread)
-        return {"ts": await self._slack.say(user, channel.id, self._typed(body), thread=thread)}
 
-    async def _react(self, user: str, channel: Channel, body: Json) -> Json:
-        await self._slack.react(user, channel.id, _text(body, "ts"), _emoji(body))
-        return {}
-
-    async def _unreact(self, user: str, channel: Channel, body: Json) -> Json:
-        await self._slack.unreact(user, channel.id, _text(body, "ts"), _emoji(body))
-        return {}
-
-    async def _edit(self, user: str, channel: Channel, body: Json) -> Json:
-        await self._slack.edit(user, channel.id, _text(body, "ts"), self._typed(body))
-        return {}
-
-    async def _delete(self, user: str, channel: Channel, body: Json) -> Json:
-        await self._slack.delete(user, channel.id, _text(body, "ts"))
-        return {}
-
-    def _typed(self, body: Json) -> str:
-        ids = {person.name: person.id for person in self._slack.workspace.people.values()}
-        return typed(_text(body, "text"), ids)
+async def _body(request: web.Request) -> Json:
+    body = await request.json()
+    if not isinstance(body, dict):
+        raise SlackError("invalid_arguments")
+    return body
 
 
 def _described(channel: Channel, workspace: Workspace) -> Json:
@@ -190,20 +192,8 @@ def _described(channel: Channel, workspace: Workspace) -> Json:
         "type": channel.type,
         "members": sorted(channel.members),
         "has_bot": workspace.bot.id in channel.members,
+        "is_shared": channel.is_shared,
         "messages": deepcopy(messages),
+        "ephemerals": deepcopy(list(channel.ephemerals)[-_EPHEMERALS_SHOWN:]),
         "statuses": statuses,
     }
-
-
-def _text(body: Json, name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise SlackError("no_text" if name == "text" else "invalid_arguments")
-    return value
-
-
-def _emoji(body: Json) -> str:
-    name = _text(body, "emoji")
-    if not is_emoji_name(name):
-        raise SlackError("invalid_name")
-    return name

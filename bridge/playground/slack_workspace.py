@@ -6,7 +6,7 @@ No network, no waiting.
 """
 
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from bridge.playground.slack_rules import SlackError
 
 _STATUS_SECONDS = 120
 _MESSAGES_KEPT = 20_000
+_EPHEMERALS_KEPT = 500
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Channel:
     is_shared: bool = False
     messages: OrderedDict[str, Json] = field(default_factory=OrderedDict)
     replies: dict[str, list[str]] = field(default_factory=dict)
-    ephemerals: list[Json] = field(default_factory=list)
+    ephemerals: deque[Json] = field(default_factory=lambda: deque(maxlen=_EPHEMERALS_KEPT))
     statuses: dict[str, tuple[float, Json]] = field(default_factory=dict)
 
     def thread(self, ts: str) -> list[Json]:

@@ -1,221 +1,167 @@
-// The playground's chat client. Everything that came from outside is shown with textContent, never as HTML.
+// The playground's chat client: conversations, threads, and the changes that come in.
+// Everything that came from outside is shown with textContent, never as HTML.
 
-import { formatted, markdown } from "/text.js";
+import { $, button, make } from "/dom.js";
+import { drawBonnet, prepareBonnet, touchBonnet } from "/bonnet.js";
+import { drawGuide } from "/guide.js";
+import { fill, isDismissed, onMessages, toEnd } from "/messages.js";
+import { drawModal, forget, prepareModal, remember } from "/modal.js";
+import { preparePicker } from "/picker.js";
+import { keep, kept, nameOf, post, view } from "/state.js";
+import { drawWeather, prepareWeather } from "/weather.js";
 
-const EMOJI = {
-  "+1": "👍", thumbsup: "👍", "-1": "👎", thumbsdown: "👎", heart: "❤️", tada: "🎉", eyes: "👀", x: "❌",
-  white_check_mark: "✅", heavy_check_mark: "✔️", 100: "💯", raised_hands: "🙌", shrug: "🤷", question: "❓",
-  no_entry: "⛔", no_entry_sign: "🚫", grey_question: "❔",
-};
-const QUICK = ["+1", "-1"];
-const SPOKEN = { "+1": "thumbs up", "-1": "thumbs down" };
-const EXAMPLES = [
-  "How does the bridge keep its order?", "What happens when Redis goes away?", "How are votes counted?",
-];
 const KEPT = ["me", "channel", "thread"];
-const view = { people: new Map(), bot: "", channels: new Map(), me: "", channel: "", thread: "", asked: "" };
-const $ = (id) => document.getElementById(id);
-
-function make(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
-
-function nameOf(id) {
-  return view.people.get(id)?.real_name ?? id;
-}
-
-async function post(path, fields) {
-  const body = JSON.stringify({ user: view.me, channel: view.channel, ...fields });
-  let problem = "";
-  try {
-    const reply = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body });
-    if (!reply.ok) problem = `That did not work: ${(await reply.json()).error}.`;
-  } catch {
-    problem = "The playground does not answer. Is it still running?";
-  }
-  $("problem").textContent = problem;
-  $("problem").hidden = !problem;
-  return !problem;
-}
+const LOADING_SECONDS = 3;
+const PREVIEW = 160;
+const PANELS = ["weather", "bonnet"];
+const NARROW = matchMedia("(max-width: 48rem)");
+const drafts = new Map();
+const open = new Set(kept("panels", []));
+let narrow = kept("pane", "main");
+let told = "";
 
 // Drawing
 
+function sidebarItem(channel) {
+  const isDirect = channel.type === "im";
+  const name = isDirect ? nameOf(view.bot) : `# ${channel.name}`;
+  const made = button(name, () => openChannel(channel.id), { key: channel.id });
+  if (channel.is_shared) made.append(" ", make("span", "badge", "shared"));
+  if (channel.id === view.channel) made.setAttribute("aria-current", "true");
+  else if (channel.isUnread) {
+    made.classList.add("unread");
+    made.append(make("span", "unseen", " unread"));
+  }
+  return make("li", "", made);
+}
+
 function drawSidebar() {
+  const all = [...view.channels.values()].filter((channel) => channel.members.includes(view.me));
+  const look = JSON.stringify([view.channel, all.map((channel) => [channel.id, channel.isUnread])]);
+  if ($("channels").look === look) return;
+  $("channels").look = look;
+  const focused = document.activeElement?.closest("nav") ? document.activeElement.dataset.key : "";
   for (const [list, isDirect] of [[$("channels"), false], [$("directs"), true]]) {
-    const shown = [...view.channels.values()].filter(
-      (channel) => (channel.type === "im") === isDirect && channel.members.includes(view.me),
-    );
-    list.replaceChildren(...shown.map((channel) => {
-      const button = make("button", "", isDirect ? nameOf(view.bot) : `# ${channel.name}`);
-      button.type = "button";
-      if (channel.id === view.channel) button.setAttribute("aria-current", "true");
-      button.addEventListener("click", () => openChannel(channel.id));
-      const item = make("li");
-      item.append(button);
-      return item;
-    }));
+    list.replaceChildren(...all.filter((channel) => (channel.type === "im") === isDirect).map(sidebarItem));
   }
-}
-
-function contentOf(message) {
-  const body = make("div", "text");
-  const blocks = message.bot_id ? message.blocks ?? [] : [];
-  for (const block of blocks) {
-    if (block.type === "markdown") body.append(...markdown(block.text));
-    else if (block.type === "divider") body.append(make("hr"));
-    else if (block.type === "context") body.append(contextOf(block));
-    else if (block.text?.text) body.append(...formatted(block.text.text, nameOf));
-  }
-  if (!body.childNodes.length) body.append(...formatted(message.text ?? "", nameOf));
-  if (message.edited && !message.bot_id) body.append(make("small", "", " (edited)"));
-  return body;
-}
-
-function contextOf(block) {
-  const line = make("p", "context");
-  for (const element of block.elements) {
-    if (element.text) line.append(...formatted(element.text, nameOf), " ");
-  }
-  return line;
-}
-
-function reactionButton(message, name, users) {
-  const symbol = EMOJI[name.split("::")[0]] ?? `:${name}:`;
-  const button = make("button", "reaction", users.length ? `${symbol} ${users.length}` : symbol);
-  const isMine = users.includes(view.me);
-  button.type = "button";
-  button.setAttribute("aria-pressed", String(isMine));
-  const spoken = SPOKEN[name] ?? name.replaceAll("::", " ").replaceAll("_", " ");
-  const people = users.length === 1 ? "1 person" : `${users.length} people`;
-  button.setAttribute("aria-label", users.length ? `${spoken}, ${people}` : `React with ${spoken}`);
-  button.title = users.map(nameOf).join(", ") || `React with :${name}:`;
-  button.addEventListener("click", () => post(isMine ? "/unreact" : "/react", { ts: message.ts, emoji: name }));
-  return button;
-}
-
-function footOf(message, inThread) {
-  const foot = make("div", "foot");
-  const reactions = message.reactions ?? [];
-  for (const reaction of reactions) foot.append(reactionButton(message, reaction.name, reaction.users));
-  for (const name of QUICK) {
-    if (!reactions.some((reaction) => reaction.name === name)) foot.append(reactionButton(message, name, []));
-  }
-  if (!inThread) {
-    const count = message.reply_count ?? 0;
-    const button = make("button", "replies", count ? `${count} ${count === 1 ? "reply" : "replies"}` : "Reply");
-    button.type = "button";
-    button.addEventListener("click", () => openThread(message.ts));
-    foot.append(button);
-  }
-  return foot;
-}
-
-function itemOf(message, inThread) {
-  const item = make("li", "message");
-  item.dataset.ts = message.ts;
-  const name = nameOf(message.user);
-  const avatar = make("span", `avatar avatar-${name.length % 5}`, name.slice(0, 1));
-  avatar.setAttribute("aria-hidden", "true");
-  const head = make("div", "head");
-  const time = make("time", "", new Date(Number(message.ts) * 1000).toLocaleTimeString());
-  head.append(make("b", "", name), " ", ...(message.bot_id ? [make("span", "badge", "APP"), " "] : []), time);
-  const body = make("div", "body");
-  body.append(head, contentOf(message));
-  if (message.subtype !== "tombstone") body.append(footOf(message, inThread));
-  item.append(avatar, body);
-  return item;
-}
-
-function fill(list, messages, inThread) {
-  const wasAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
-  const old = new Map([...list.children].map((item) => [item.dataset.ts, item]));
-  const items = messages.map((message) => {
-    const look = JSON.stringify([message, view.me]);
-    const known = old.get(message.ts);
-    if (known?.look === look) return known;
-    const item = itemOf(message, inThread);
-    item.look = look;
-    return item;
-  });
-  const focused = focusPath(list);
-  list.replaceChildren(...items);
-  restoreFocus(list, focused);
-  if (wasAtEnd) list.scrollTop = list.scrollHeight;
-}
-
-function focusPath(list) {
-  const item = document.activeElement?.closest?.("li.message");
-  if (!item || item.parentElement !== list) return null;
-  return [item.dataset.ts, [...item.querySelectorAll("button, a")].indexOf(document.activeElement)];
-}
-
-function restoreFocus(list, focused) {
-  if (!focused) return;
-  const item = [...list.children].find((child) => child.dataset.ts === focused[0]);
-  item?.querySelectorAll("button, a")[focused[1]]?.focus();
-}
-
-// What one can ask where nothing was said yet, and that nobody answers where the bot is not.
-function drawHint(channel) {
-  const shown = !channel.has_bot ? "absent" : channel.messages.size ? "" : "examples";
-  $("hint").hidden = !shown;
-  if ($("hint").dataset.shown === shown) return;
-  $("hint").dataset.shown = shown;
-  const text = shown === "absent" ? `${nameOf(view.bot)} is not in this channel and answers nothing here.` : "Ask, for example:";
-  const examples = shown === "examples" ? EXAMPLES : [];
-  $("hint").replaceChildren(make("p", "", text), ...examples.map((example) => {
-    const button = make("button", "", example);
-    button.type = "button";
-    button.addEventListener("click", () => {
-      const box = $("ask").querySelector("textarea");
-      box.value = example;
-      box.focus();
-    });
-    return button;
-  }));
+  if (focused) document.querySelector(`nav [data-key="${focused}"]`)?.focus();
 }
 
 function draw() {
   const channel = view.channels.get(view.channel);
   if (!channel) return;
   for (const name of KEPT) sessionStorage.setItem(name, view[name]);
-  drawHint(channel);
+  channel.isUnread = false;
   drawSidebar();
-  $("title").textContent = channel.type === "im" ? nameOf(view.bot) : `# ${channel.name}`;
-  const all = [...channel.messages.values()].sort((a, b) => (a.ts < b.ts ? -1 : 1));
-  fill($("messages"), all.filter((m) => !m.thread_ts || m.thread_ts === m.ts || m.subtype === "thread_broadcast"), false);
-  $("status").textContent = statusText(Object.values(channel.statuses)[0]);
-  $("pane").hidden = !view.thread;
-  if (view.thread) {
-    fill($("thread"), all.filter((m) => m.ts === view.thread || m.thread_ts === view.thread), true);
-    $("thread-status").textContent = statusText(channel.statuses[view.thread]);
-  }
+  drawConversation(channel);
+  drawGuide(channel, draw);
+  drawWeather();
+  drawModal();
+  drawPanels();
 }
 
-function statusText(status) {
-  return status?.status ? `${nameOf(view.bot)} ${status.status}` : "";
+function drawConversation(channel) {
+  $("title").textContent = channel.type === "im" ? nameOf(view.bot) : `# ${channel.name}`;
+  const whispers = [...channel.whispers.values()].filter((one) => one.to === view.me && !isDismissed(one));
+  const all = [...channel.messages.values(), ...whispers].sort((a, b) => (a.ts < b.ts ? -1 : 1));
+  fill($("messages"), all.filter((m) => !m.thread_ts || m.thread_ts === m.ts || m.subtype === "thread_broadcast"));
+  drawStatus($("status"), Object.values(channel.statuses)[0]);
+  $("pane").hidden = !view.thread;
+  if (!view.thread) return;
+  fill($("thread"), all.filter((m) => m.ts === view.thread || m.thread_ts === view.thread));
+  drawStatus($("thread-status"), channel.statuses[view.thread]);
+}
+
+function drawPanels() {
+  const shown = PANELS.filter((name) => open.has(name) && !$(`${name}-toggle`).hidden);
+  for (const name of PANELS) {
+    $(name).hidden = !shown.includes(name);
+    $(`${name}-toggle`).setAttribute("aria-expanded", String(shown.includes(name)));
+  }
+  $("tools").hidden = !shown.length;
+  document.body.dataset.pane = view.thread && narrow !== "nav" ? "thread" : narrow;
+  document.body.classList.toggle("has-tools", shown.length > 0);
+  document.body.classList.toggle("has-thread", Boolean(view.thread));
+  drawBonnet();
+}
+
+// What is done in words, and beside it, in turns, the app's own lines, which a screen reader need not hear again.
+function drawStatus(place, status) {
+  const text = status?.status ? `${nameOf(view.bot)} ${status.status}` : "";
+  const lines = (status?.loading_messages ?? []).filter((line) => line !== status.status);
+  if (place.dataset.text !== text) {
+    place.dataset.text = text;
+    const turn = make("span", "turn");
+    turn.setAttribute("aria-hidden", "true");
+    place.replaceChildren(text, ...(text ? [" ", turn] : []));
+    place.since = Date.now();
+  }
+  place.lines = lines;
+  takeTurns(place);
+}
+
+function takeTurns(place) {
+  const turn = place.querySelector(".turn");
+  if (!turn) return;
+  const number = Math.floor((Date.now() - place.since) / 1000 / LOADING_SECONDS);
+  const line = place.lines.length ? place.lines[number % place.lines.length] : "";
+  if (turn.textContent !== line) turn.textContent = line;
 }
 
 // Moving about
 
-function openChannel(id) {
-  view.channel = id;
-  view.thread = "";
-  $("messages").replaceChildren();
+const boxOf = (form) => $(form).querySelector("textarea");
+
+// What is being written stays with where it would go.
+function keepDrafts() {
+  drafts.set(view.channel, boxOf("ask").value);
+  if (view.thread) drafts.set(`${view.channel}:${view.thread}`, boxOf("reply").value);
+}
+
+function showDrafts() {
+  boxOf("ask").value = drafts.get(view.channel) ?? "";
+  boxOf("reply").value = drafts.get(`${view.channel}:${view.thread}`) ?? "";
+}
+
+function go(channel, thread) {
+  keepDrafts();
+  const isOther = channel !== view.channel;
+  const isOtherThread = isOther || thread !== view.thread;
+  Object.assign(view, { channel, thread });
+  if (isOther) $("messages").replaceChildren();
+  if (isOtherThread) $("thread").replaceChildren();
+  view.editing = null;
+  showDrafts();
+  showPane("main");
   draw();
-  $("messages").scrollTop = $("messages").scrollHeight;
-  $("ask").querySelector("textarea").focus();
+  if (isOther) toEnd($("messages"));
+  if (isOtherThread) toEnd($("thread"));
+}
+
+function showPane(name) {
+  narrow = name;
+  keep("pane", name);
+}
+
+function openChannel(id) {
+  go(id, "");
+  boxOf("ask").focus();
 }
 
 function openThread(ts) {
-  view.thread = ts;
-  $("thread").replaceChildren();
-  draw();
-  $("thread").scrollTop = $("thread").scrollHeight;
-  $("reply").querySelector("textarea").focus();
+  go(view.channel, ts);
+  boxOf("reply").focus();
+}
+
+function closeThread() {
+  go(view.channel, "");
+  boxOf("ask").focus();
+}
+
+// Its first message is gone, and all others with it.
+function leaveThread() {
+  if ($("pane").contains(document.activeElement)) closeThread();
+  else go(view.channel, "");
 }
 
 function chooseMe(id) {
@@ -225,23 +171,59 @@ function chooseMe(id) {
   openChannel(isMember ? view.channel : [...view.channels.values()].find((one) => one.members.includes(id)).id);
 }
 
+function toggle(name, isOpen = !open.has(name)) {
+  if (isOpen) open.add(name);
+  else open.delete(name);
+  keep("panels", [...open]);
+  drawPanels();
+  touchBonnet();
+  if (isOpen) $(`${name}-close`).focus({ preventScroll: true });
+  else $(`${name}-toggle`).focus();
+}
+
+// Closes what is nearest to the focus first, and in a narrow window what lies on top.
+function escape(event) {
+  if (event.key !== "Escape" || event.defaultPrevented || event.isComposing) return;
+  if (document.querySelector("dialog[open]")) return;
+  const { activeElement } = document;
+  const isAt = (name) => $(name).contains(activeElement) || $(`${name}-toggle`) === activeElement;
+  const shown = PANELS.filter((name) => !$(name).hidden);
+  const panel = shown.find(isAt) ?? (NARROW.matches ? shown[0] : undefined);
+  if (panel) toggle(panel, false);
+  else if (view.thread) closeThread();
+  else if (shown.length) toggle(shown[0], false);
+}
+
 // State and changes
 
 async function load() {
   const state = await (await fetch("/state")).json();
   view.people = new Map(state.people.map((person) => [person.id, person]));
   view.bot = state.bot;
-  view.channels = new Map(state.channels.map((channel) => {
-    const messages = new Map(channel.messages.map((message) => [message.ts, message]));
-    return [channel.id, { ...channel, messages }];
-  }));
+  view.views = state.views ?? {};
+  view.weather = state.weather ?? {};
+  view.feedback = state.feedback_selected ?? {};
+  view.kapa = state.kapa ?? "";
+  $("kapa").hidden = !view.kapa;
+  $("kapa").textContent = view.kapa === "real" ? "real Kapa" : "simulated Kapa";
+  view.channels = new Map(state.channels.map((channel) => [channel.id, {
+    ...channel,
+    messages: byTs(channel.messages),
+    whispers: byTs((channel.ephemerals ?? []).map((one) => ({ ...one, subtype: "ephemeral" }))),
+    isUnread: view.channels.get(channel.id)?.isUnread ?? false,
+  }]));
   const humans = state.people.filter((person) => !person.is_bot);
   $("who").replaceChildren(...humans.map((person) => {
     const option = make("option", "", person.real_name);
     option.value = person.id;
     return option;
   }));
+  $("channels").look = "";
   restore(humans);
+}
+
+function byTs(messages) {
+  return new Map(messages.map((message) => [message.ts, message]));
 }
 
 // What was open before the page or the playground started anew, as far as it is still there.
@@ -260,21 +242,60 @@ function restore(humans) {
   }
 }
 
+const APART = {
+  view: (change) => remember(change.to, change.view),
+  view_closed: (change) => forget(change.to, change.view_id),
+  weather: (change) => { view.weather = { ...view.weather, ...change.weather }; },
+  feedback: (change) => {
+    const own = { ...view.feedback[change.user] };
+    if (change.selected) own[`${change.channel}:${change.ts}`] = change.selected;
+    else delete own[`${change.channel}:${change.ts}`];
+    view.feedback = { ...view.feedback, [change.user]: own };
+  },
+};
+
 function apply(change) {
+  APART[change.type]?.(change);
   const channel = view.channels.get(change.channel);
   if (!channel) return;
   if (change.type === "posted" || change.type === "changed") {
-    channel.messages.set(change.message.ts, change.message);
+    setMessage(channel, change.message);
     countReplies(channel, change.message.thread_ts);
-    if (change.type === "posted") followAnswer(change.channel, change.message);
+    if (change.type === "posted") posted(channel, change.message);
   } else if (change.type === "deleted") {
     const gone = channel.messages.get(change.ts);
     channel.messages.delete(change.ts);
     countReplies(channel, gone?.thread_ts);
+    if (channel.id === view.channel && change.ts === view.thread) leaveThread();
+  } else if (change.type === "ephemeral") {
+    const whisper = { ...change.message, to: change.to, subtype: "ephemeral" };
+    channel.whispers.set(whisper.ts, whisper);
+    if (change.to === view.me) announce(channel, whisper);
   } else if (change.type === "status") {
     if (change.status.status) channel.statuses[change.thread_ts] = change.status;
     else delete channel.statuses[change.thread_ts];
   }
+}
+
+function setMessage(channel, message) {
+  const before = channel.messages.get(message.ts);
+  channel.messages.set(message.ts, message);
+  const hasEnded = before?.streaming_state === "in_progress" && message.streaming_state !== "in_progress";
+  if (hasEnded) announce(channel, message);
+}
+
+function posted(channel, message) {
+  followAnswer(channel.id, message);
+  if (channel.id !== view.channel && message.user !== view.me) channel.isUnread = true;
+  if (message.user !== view.me && message.streaming_state !== "in_progress") announce(channel, message);
+}
+
+// In moderation: one message at a time, its beginning, and nothing of other channels.
+function announce(channel, message) {
+  if (channel.id !== view.channel) return;
+  const text = message.text ?? "";
+  const beginning = text.length > PREVIEW ? `${text.slice(0, PREVIEW)}…` : text;
+  told = `${nameOf(message.user)}: ${beginning}`;
 }
 
 // The thread of one's own latest question opens by itself when its answer comes, once, and not while a reply to
@@ -284,8 +305,10 @@ function followAnswer(channel, message) {
   if (message.user === view.me && !message.thread_ts) view.asked = message.ts;
   else if (message.bot_id && message.thread_ts && message.thread_ts === view.asked) {
     view.asked = "";
-    if (message.thread_ts === view.thread || $("reply").querySelector("textarea").value.trim()) return;
+    if (message.thread_ts === view.thread || boxOf("reply").value.trim() || view.editing) return;
+    keepDrafts();
     view.thread = message.thread_ts;
+    showDrafts();
     $("thread").replaceChildren();
   }
 }
@@ -293,8 +316,10 @@ function followAnswer(channel, message) {
 function countReplies(channel, ts) {
   const root = channel.messages.get(ts);
   if (!root) return;
-  const replies = [...channel.messages.values()].filter((message) => message.thread_ts === ts && message.ts !== ts);
-  root.reply_count = replies.length;
+  let count = 0;
+  for (const message of channel.messages.values()) if (message.thread_ts === ts && message.ts !== ts) count += 1;
+  // A new object, since what is the same object is not drawn anew.
+  if (root.reply_count !== count) channel.messages.set(ts, { ...root, reply_count: count });
 }
 
 function listen() {
@@ -303,17 +328,24 @@ function listen() {
   let isDrawn = true;
   const source = new EventSource("/changes");
   source.addEventListener("open", async () => {
-    await load();
+    try {
+      await load();
+    } catch {
+      // It went away again; the source says so too and comes back here.
+      return;
+    }
     waiting.forEach(apply);
     waiting = [];
     isLoaded = true;
     draw();
+    touchBonnet();
     $("connection").textContent = "";
   });
   source.addEventListener("message", (event) => {
     const change = JSON.parse(event.data);
     if (!isLoaded) return void waiting.push(change);
     apply(change);
+    touchBonnet();
     if (isDrawn) requestAnimationFrame(() => { isDrawn = true; draw(); });
     isDrawn = false;
   });
@@ -330,7 +362,7 @@ function composer(form, thread) {
     const text = box.value;
     if (!text.trim()) return;
     box.value = "";
-    if (!(await post("/say", { text, thread: thread() }))) box.value = text;
+    if (!(await post("/say", { text, thread: thread() })) && !box.value) box.value = text;
   });
   box.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -340,9 +372,29 @@ function composer(form, thread) {
   });
 }
 
-composer($("ask"), () => "");
-composer($("reply"), () => view.thread);
-$("who").addEventListener("change", () => chooseMe($("who").value));
-$("close").addEventListener("click", () => { view.thread = ""; draw(); $("ask").querySelector("textarea").focus(); });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape" && view.thread) $("close").click(); });
+function prepare() {
+  composer($("ask"), () => "");
+  composer($("reply"), () => view.thread);
+  onMessages({ openThread, redraw: draw });
+  preparePicker();
+  prepareModal();
+  prepareWeather();
+  prepareBonnet();
+  $("who").addEventListener("change", () => chooseMe($("who").value));
+  $("close").addEventListener("click", closeThread);
+  $("back").addEventListener("click", () => {
+    showPane("nav");
+    drawPanels();
+    document.querySelector("nav [aria-current]")?.focus();
+  });
+  for (const name of PANELS) {
+    $(`${name}-toggle`).addEventListener("click", () => toggle(name));
+    $(`${name}-close`).addEventListener("click", () => toggle(name, false));
+  }
+  document.addEventListener("keydown", escape);
+  setInterval(() => { takeTurns($("status")); takeTurns($("thread-status")); }, 500);
+  setInterval(() => { if ($("news").textContent !== told) $("news").textContent = told; }, 1500);
+}
+
+prepare();
 listen();

@@ -1,27 +1,51 @@
 // Slack's text and Markdown as DOM nodes. Only http and https become links; nothing becomes HTML.
 
-const TOKEN = /<(?:@(\w+)|#\w+\|([^>]*)|(https?:\/\/[^|>]+)(?:\|([^>]*))?)>/g;
-const INLINE = new RegExp([
+import { isKnown, symbolOf } from "/emoji.js";
+
+const EMOJI = ":((?:[a-z0-9_+'-]+)(?:::skin-tone-[2-6])?):";
+const FENCED = /```\n?([^]+?)\n?```/g;
+const MRKDWN = new RegExp([
   "`([^`\\n]+)`",
+  "<@(\\w+)(?:\\|[^>]*)?>",
+  "<[#!](?:\\w+\\|)?([^>]*)>",
+  "<(https?:\\/\\/[^|>]+)(?:\\|([^>]*))?>",
+  "(?<![\\w*])\\*(?=[^\\s*])([^*\\n]*[^\\s*])\\*(?![\\w*])",
+  "(?<![\\w_])_(?=[^\\s_])([^_\\n]*[^\\s_])_(?![\\w_])",
+  "(?<![\\w~])~(?=[^\\s~])([^~\\n]*[^\\s~])~(?![\\w~])",
+  `(?<![\\w:])${EMOJI}(?![\\w:])`,
+].join("|"), "g");
+const INLINE = new RegExp([
+  "(`+)(?!`)(.+?)(?<!`)\\1(?!`)",
   "\\*\\*(?=\\S)((?:[^*\\n]|\\*(?!\\*))+)\\*\\*",
   "(?<![\\w*])\\*(?=[^\\s*])([^*\\n]+)\\*(?![\\w*])",
   "(?<![\\w_])_(?=[^\\s_])([^_\\n]+)_(?![\\w_])",
-  "\\[([^\\]\\n]+)\\]\\((https?:\\/\\/(?:[^\\s()]|\\([^\\s()]*\\))+)\\)",
+  "~~(?=\\S)([^~\\n]+)~~",
+  "!?\\[([^\\]\\n]+)\\]\\((https?:\\/\\/(?:[^\\s()]|\\([^\\s()]*\\))+)\\)",
   "<(https?:\\/\\/[^\\s<>]+)>",
   "(https?:\\/\\/[^\\s<>)\\]]*[^\\s<>)\\].,;:!?*_])",
   "\\\\([!-/:-@[-`{-~])",
+  `(?<![\\w:])${EMOJI}(?![\\w:])`,
 ].join("|"), "g");
-const FENCE = /^ {0,3}(`{3,}|~{3,})/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([\w+#.-]*)/;
 const HEADING = /^ {0,3}(#{1,6})[ \t]+(.*)$/;
 const QUOTE = /^ {0,3}> ?/;
 const RULE = /^ {0,3}(?:-{3,}|\*{3,}|_{3,})[ \t]*$/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])[ \t]+(?=\S)/;
+const TASK = /^\[([ xX])\][ \t]+/;
+const RIGHT_TO_LEFT = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
 const DEEPEST = 6;
 
 function node(tag, content, className) {
   const element = document.createElement(tag);
   element.append(...[content].flat());
   if (className) element.className = className;
+  return element;
+}
+
+// The direction of its first letter. `dir=auto` would not do: it does not look into lists whose items have their own.
+function directed(element) {
+  const letter = /\p{L}/u.exec(element.textContent)?.[0];
+  if (letter) element.dir = RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr";
   return element;
 }
 
@@ -47,21 +71,50 @@ function split(text, pattern, between, found) {
   return [...nodes, between(text.slice(position))].filter((one) => one !== "");
 }
 
-// Slack's own form: <@U…>, <#C…|name>, <https://…|label>, escaped & < >.
+// Slack's own form: <@U…>, <#C…|name>, <https://…|label>, escaped & < >, and the marks of its mrkdwn.
 export function formatted(text, nameOf) {
-  return split(text, TOKEN, unescape, (match) => {
-    if (match[1]) return node("span", `@${nameOf(match[1])}`, "mention");
-    if (match[2] !== undefined) return node("span", `#${unescape(match[2])}`, "mention");
-    return link(unescape(match[3]), unescape(match[4] ?? match[3]));
+  const code = (match) => codeBlock(unescape(match[1]), "");
+  return split(text, FENCED, (plain) => plain, code)
+    .flatMap((part) => (typeof part === "string" ? quotes(part, nameOf) : part));
+}
+
+function quotes(text, nameOf) {
+  const quoted = (match) => node("blockquote", spans(match[0].replace(/^&gt; ?/gm, "").replace(/\n$/, ""), nameOf));
+  return split(text, /(?:^&gt;.*(?:\n|$))+/gm, (plain) => plain, quoted)
+    .flatMap((part) => (typeof part === "string" ? spans(part, nameOf) : part));
+}
+
+function spans(text, nameOf) {
+  return split(text, MRKDWN, unescape, ([all, code, user, other, url, label, bold, italic, struck, emoji]) => {
+    if (code) return node("code", unescape(code));
+    if (user) return node("span", `@${nameOf(user)}`, "mention");
+    if (other !== undefined) return node("span", (all[1] === "#" ? "#" : "@") + unescape(other), "mention");
+    if (url) return link(unescape(url), unescape(label || url));
+    if (bold) return node("strong", spans(bold, nameOf));
+    if (italic) return node("em", spans(italic, nameOf));
+    if (struck) return node("s", spans(struck, nameOf));
+    return isKnown(emoji) ? symbolOf(emoji) : all;
   });
 }
 
+// What a person typed to get this text, to be typed anew.
+export function typedForm(text, handleOf) {
+  return unescape(text
+    .replace(/<@(\w+)(?:\|[^>]*)?>/g, (_, id) => `@${handleOf(id)}`)
+    .replace(/<[#!](?:\w+\|)?([^>]*)>/g, (all, name) => (all[1] === "#" ? "#" : "@") + name)
+    .replace(/<((?:https?|mailto):[^|>]+)(?:\|[^>]*)?>/g, "$1"));
+}
+
 function inline(text, inLink = false) {
-  return split(text, INLINE, (plain) => plain, ([all, code, bold, star, underscore, label, url, auto, bare, escaped]) => {
-    if (code) return node("code", code);
+  return split(text, INLINE, (plain) => plain, (
+    [all, , code, bold, star, underscore, struck, label, url, auto, bare, escaped, emoji],
+  ) => {
+    if (code) return node("code", code.replace(/^ (.*[^ ].*) $/, "$1"));
     if (bold) return node("strong", inline(bold, inLink));
     if (star || underscore) return node("em", inline(star || underscore, inLink));
+    if (struck) return node("s", inline(struck, inLink));
     if (escaped) return escaped;
+    if (emoji) return isKnown(emoji) ? symbolOf(emoji) : all;
     if (inLink) return all;
     return url ? link(url, inline(label, true)) : link(auto || bare, auto || bare);
   });
@@ -73,7 +126,7 @@ export function markdown(text, depth = 0) {
   const nodes = [];
   while (lines.length) {
     if (!lines[0].trim()) lines.shift();
-    else nodes.push(block(lines, depth));
+    else nodes.push(directed(block(lines, depth)));
   }
   return nodes;
 }
@@ -107,10 +160,17 @@ function startsBlock(line, lines) {
 }
 
 function fenced(lines) {
-  const mark = FENCE.exec(lines.shift())[1];
+  const [, mark, language] = FENCE.exec(lines.shift());
   const code = takeWhile(lines, (line) => !(line.trim().startsWith(mark) && !line.trim().replaceAll(mark[0], "")));
   lines.shift();
-  return node("pre", code.join("\n"));
+  return codeBlock(code.join("\n"), language);
+}
+
+function codeBlock(text, language) {
+  const element = node("pre", node("code", text));
+  if (language) element.dataset.language = language;
+  element.tabIndex = 0;
+  return element;
 }
 
 function list(lines, depth) {
@@ -127,9 +187,17 @@ function list(lines, depth) {
       body.push(lines.shift().replace(new RegExp(`^(?:\\t| {0,${own.length}})`), ""));
     }
     if (lines.length > 1 && !lines[0].trim() && isNext(lines[1])) lines.shift();
-    element.append(node("li", markdown(body.join("\n"), depth + 1)));
+    element.append(item(body.join("\n"), depth));
   }
   return element;
+}
+
+function item(text, depth) {
+  const task = TASK.exec(text);
+  if (!task) return node("li", markdown(text, depth + 1));
+  const box = node("input", []);
+  Object.assign(box, { type: "checkbox", checked: task[1] !== " ", disabled: true });
+  return node("li", [box, " ", ...markdown(text.slice(task[0].length), depth + 1)], "task");
 }
 
 function isTable(lines) {
