@@ -89,6 +89,9 @@ class Answering:
             # What kills a worker kills what is beside it: once they are apart, only the one at fault dies again.
             wait = policy.apart_wait(lease.ticket.deaths, self.jitter.random())
             return Again("workers died over it", wait, is_failure=False)
+        if turn.question.is_there and turn.is_again:
+            # What was answered before stays: only what was being asked anew is dropped.
+            return Done("not_asked_again")
         if turn.question.is_deleted:
             return await self._withdraw(turn)
         if turn.is_again and (outcome := await self._review(turn)) is not None:

@@ -80,6 +80,8 @@ class Display:
         self._place = ""
         self._left_place = lease.ticket.notes.get("stream", "")
         self._starts = 0
+        # How many messages may be there, with those that were sent and not remembered.
+        self._sent = int(lease.ticket.notes.get("sent", "0"))
         self.has_posted = False
 
     async def show(self, reply: Reply) -> None:
@@ -101,6 +103,12 @@ class Display:
         # That a stream may be stopped was settled when it was started.
         if self.messages and not self._must_look and self._stream is None:
             await self._means.edits.acquire(self._lease.ticket.item.id)
+        if self._must_look and self._sent > len(self.messages):
+            # A shorter reply would leave what was sent without being remembered below it.
+            await self._look()
+        if self._is_again and self.messages:
+            # From here on they show another answer, which votes wait for.
+            await self._lease.remember({}, self._store.parts(self._question.place, self.messages, ""))
         await self.show(reply)
         await self._give_places_back()
 
@@ -208,6 +216,9 @@ class Display:
 
     async def _begin(self, number: int, part: Part, *, is_growing: bool) -> None:
         await self._lease.confirm()
+        if number:
+            self._sent = number + 1
+            await self._lease.remember({"sent": str(self._sent)})
         if is_growing and await self._admit_stream():
             try:
                 await landed(self._remembered(self._chat.start(self._question, part), part), LANDING_SECONDS)

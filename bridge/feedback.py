@@ -60,8 +60,9 @@ class Standing:
         """Read `to_json`'s form back, for a vote on `answer`; None is an empty standing."""
         if text is None:
             return cls(about=answer)
-        parts: list[Any] = [*json.loads(text), answer, None]
-        emoji, told, about, said = parts[:4]
+        parts: list[Any] = json.loads(text)
+        # An older bridge did not write down what it was about: told again, the vote is the same.
+        emoji, told, about, said = parts if len(parts) == 4 else (parts[0], None, answer, None)
         if about != answer:
             # What was thought of an answer that was replaced since says nothing of this one.
             return cls(about=answer)

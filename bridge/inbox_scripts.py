@@ -119,6 +119,8 @@ local function newest(entry, order, its_marks)
   local edited = its_marks[1] and redis.call('GET', its_marks[1] .. ':edited')
   if not edited then return entry, order end
   local _, its_order = read(edited)
+  -- Sent again, that edit is none any more.
+  redis.call('SET', its_marks[1] .. ':' .. its_order, '', 'EX', ARGV[4])
   return edited, its_order
 end
 
@@ -183,16 +185,23 @@ local function has_same_words(a, b)
   if not is_read or type(one) ~= 'table' or type(other) ~= 'table' then return false end
   return one.text == other.text and one.is_deleted == other.is_deleted
 end
+local function mark() redis.call('SET', revision, '', 'EX', ARGV[6]) end
 local function accept()
-  redis.call('SET', revision, '', 'EX', ARGV[6])
+  mark()
   redis.call('SET', latest, order, 'EX', ARGV[11])
 end
 
 if redis.call('EXISTS', revision) == 1 then return 'duplicate' end
+local known = redis.call('GET', latest)
+if known and known >= order then return 'duplicate' end
 for at, waiting in ipairs(redis.call('LRANGE', line, 0, -1)) do
   local its_id, its_order = read(waiting)
   if its_id == id then
-    if its_order >= order or has_same_words(waiting, entry) then return 'duplicate' end
+    if its_order >= order then return 'duplicate' end
+    if has_same_words(waiting, entry) then
+      mark()
+      return 'duplicate'
+    end
     accept()
     redis.call('LSET', line, at - 1, entry)
     -- What was answered to the old words is nothing to the new ones.
@@ -204,13 +213,19 @@ end
 if redis.call('EXISTS', message) == 0 and not (is_gone and is_old) then
   -- If it is yet to be delivered, it is gone by then, or has these words.
   if is_gone then
+    accept()
     redis.call('SET', message, '', 'EX', ARGV[6])
-  else
-    redis.call('SET', edited, entry, 'EX', ARGV[12])
+    return 'unknown_question'
   end
+  local kept = redis.call('GET', edited)
+  local _, kept_order = read(kept or '')
+  if not kept or kept_order < order then redis.call('SET', edited, entry, 'EX', ARGV[12]) end
   return 'unknown_question'
 end
-if is_only_in_line then return 'unknown_question' end
+if is_only_in_line then
+  accept()
+  return 'unknown_question'
+end
 if redis.call('EXISTS', thread) == 0 then return 'unknown_thread' end
 redis.call('HSET', notes, ARGV[10], '1')
 redis.call('EXPIRE', notes, ARGV[7])

@@ -91,7 +91,8 @@ class Question:
     """A message that is to be answered; an empty `text` asks for help on how to ask.
 
     `asked_at` is in seconds since the epoch. `user_team` and `is_shared` as for a message. `revision` is when the
-    message was changed or deleted last, by the chat's clock; empty: it is as it was written.
+    message was changed or deleted last, by the chat's clock; empty: it is as it was written. One that `is_deleted` but
+    `is_there` was edited to be no question any more.
     """
 
     place: Place
@@ -104,6 +105,7 @@ class Question:
     is_shared: bool = False
     revision: str = ""
     is_deleted: bool = False
+    is_there: bool = False
 
     @property
     def line(self) -> str:

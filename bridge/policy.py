@@ -100,7 +100,8 @@ def without(deletion: Deletion) -> Question:
 def no_longer(edit: Edit) -> Question:
     """Give the question that an edited message no longer is."""
     message = edit.message
-    return without(Deletion(message.team, message.channel, message.id, message.thread, message.user, edit.at, edit.age))
+    gone = Deletion(message.team, message.channel, message.id, message.thread, message.user, edit.at, edit.age)
+    return replace(without(gone), is_there=True)
 
 
 def place_mark(question: Question) -> str:

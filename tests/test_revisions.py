@@ -404,6 +404,80 @@ async def test_an_interrupted_stream_gives_its_place_back(rig: Rig, redis: Redis
         assert await redis.zcard(f"{TAG}:streams:T0PLAY") == 1
 
 
+async def test_edits_that_come_late_undo_nothing(rig: Rig, redis: Redis) -> None:
+    """Slack sends an edit again that it had no answer to, when a newer one, or the deletion, was taken in."""
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        ts, _ = await rig.ask(ADA, GENERAL, "First")
+        reply = await rig.slack.say(ADA, GENERAL, "Version 0", thread=ts)
+        await rig.answer(GENERAL, ts, 2)
+        await settled(rig, redis)
+        workspace = rig.slack.workspace
+        message = workspace.channel(GENERAL).messages[reply]
+        at = workspace.next_ts()
+        late: dict[str, Any] = {"type": "message", "subtype": "message_changed", "channel": GENERAL, "ts": at}
+        edited = {**message, "text": "Version 1", "edited": {"user": ADA, "ts": at}}
+        late |= {"event_ts": at, "channel_type": "channel", "message": edited, "previous_message": dict(message)}
+        await rig.slack.edit(ADA, GENERAL, reply, "Version 2")
+        await settled(rig, redis)
+        rig.slack.deliver(late)
+        await settled(rig, redis)
+        assert shown(rig, ts) == ["You said: First", "You said: Version 2"]
+        await rig.slack.delete(ADA, GENERAL, reply)
+        await settled(rig, redis)
+        rig.slack.deliver(late)
+        await settled(rig, redis)
+        assert shown(rig, ts) == ["You said: First"]
+
+
+async def test_a_vote_on_what_shows_of_the_new_answer_waits_for_it(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        ts, answer = await rig.ask(ADA, GENERAL, "First")
+        await settled(rig, redis)
+        rig.kapa.answer_with("many words " * 1_500)
+        rig.slack.fault("chat.postMessage", "429", 1, retry_after="2")
+        await rig.slack.edit(ADA, GENERAL, ts, "Second")
+        await rig.slack.wait_for(lambda: "many words" in shown(rig, ts)[0], 10)
+        await rig.slack.react(GRACE, GENERAL, answer["ts"], "+1")
+        await rig.answer(GENERAL, ts, 2, within=20)
+        await settled(rig, redis)
+    assert [vote["question_answer"] for vote in rig.kapa.feedback_log] == [rig.kapa.asked[1].question_answer_id]
+
+
+async def test_nothing_of_a_longer_draft_stays_below_a_shorter_answer(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge(bridge_streaming="edit"):
+        rig.kapa.answer_with("long words " * 2_000)
+        rig.kapa.hold(after_pieces=1_000)
+        ts = await rig.slack.say(ADA, GENERAL, "All?")
+        await rig.slack.wait_for(lambda: rig.replies(GENERAL, ts), 10)
+        rig.slack.fault("chat.postMessage", "drop_after")
+        rig.kapa.release()
+        rig.kapa.hold(after_pieces=1_500)
+        await rig.slack.wait_for(lambda: len(rig.replies(GENERAL, ts)) == 2, 20)
+        rig.kapa.answer_with("Short.")
+        await rig.slack.edit(ADA, GENERAL, ts, "Briefly?")
+        await rig.slack.delivered()
+        rig.kapa.release()
+        await done(rig, redis)
+        assert shown(rig, ts) == ["Short."]
+
+
+async def test_an_answer_stays_where_its_question_is_edited_to_be_none(rig: Rig, redis: Redis) -> None:
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        ts, _ = await rig.ask(ADA, GENERAL, "First")
+        await settled(rig, redis)
+        rig.kapa.hold()
+        await rig.slack.edit(ADA, GENERAL, ts, "Second")
+        await rig.kapa.wait_for(lambda: rig.kapa.held, 10)
+        await rig.slack.edit(ADA, GENERAL, ts, f"<@{GRACE}> could you look?")
+        await rig.slack.delivered()
+        await done(rig, redis)
+        rig.kapa.release()
+        assert shown(rig, ts) == ["You said: First"]
+
+
 # Deletions
 
 
@@ -590,6 +664,19 @@ async def test_revisions_count_by_their_time(inbox: Inbox) -> None:
     assert await revise(inbox, "4") is Put.REVISED
     [ticket] = await inbox.take(5, wait_seconds=0.01)
     assert ticket.item.payload == "4"
+
+
+async def test_the_newest_edit_waits_for_the_message_that_it_overtook(inbox: Inbox) -> None:
+    await put(inbox, "1")
+    await finish_one(inbox)
+    for order in ("4", "3"):
+        assert await revise(inbox, order, "2") is Put.UNKNOWN_QUESTION
+    assert await inbox.put(item("2", "2"), seen=["t:c:2"], thread_seconds=100) is Put.ACCEPTED
+    [ticket] = await inbox.take(5, wait_seconds=0.01)
+    assert ticket.item.payload == "4"
+    await inbox.finish(ticket)
+    # Sent again, it is not asked again.
+    assert await revise(inbox, "4", "2") is Put.DUPLICATE
 
 
 async def test_a_revised_item_keeps_its_place_in_line(inbox: Inbox) -> None:
