@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do "$$p" -c 'import sy
 BIN := .venv/bin
 PORT ?= 8080
 
-.PHONY: help playground test lint types unit chaos soak format lock clean
+.PHONY: help playground test test-browser screenshot lint types unit chaos soak format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -25,6 +25,12 @@ playground: .venv/run.stamp ## the whole bridge against a simulated Slack and Ka
 	$(BIN)/bridge playground --port $(PORT)
 
 test: lint types unit ## lint, types and every test that needs no browser
+
+test-browser: .venv/dev.stamp ## the playground in a real browser (needs Chromium)
+	$(BIN)/pytest tests/browser
+
+screenshot: .venv/dev.stamp ## the pictures in docs/images (needs Chromium)
+	$(BIN)/python -m tests.browser.screenshots
 
 lint: .venv/dev.stamp ## find mistakes and what is not in the house's style
 	$(BIN)/ruff check .

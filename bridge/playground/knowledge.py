@@ -20,8 +20,9 @@ _ANSWER_MAX = 6_000
 _SECTIONS_MAX = 5
 # Scored together, a title's word drowns in a text that repeats another one: bm25 flattens out with the count.
 _BEST_FIRST = "SELECT rowid FROM s WHERE s MATCH ? ORDER BY 2 * bm25(s, 0.0, 1.0, 0.0) + bm25(s, 0.5, 0.0, 1.0)"
-# The one repeats the very questions that it suggests, the other is a list of links to the rest.
-_NOT_KNOWN = frozenset({"Try it", "Read on"})
+# They repeat the very questions that the page suggests, are links to the rest, speak of failures as the page's
+# switches, or are pictures.
+_NOT_KNOWN = frozenset({"Try it", "Read on", "The playground's weather", "Pictures"})
 _LINK = re.compile(r"(?<!!)\]\((?!\w+:|#)([^)\s]+)\)")
 _STOP_WORDS = frozenset(
     re.findall(

@@ -10,7 +10,6 @@ const AXIS = 38;
 const LANE = 17;
 const LANES_END = 12 + LANE * LANE_NAMES.length;
 const LETTER = 6.4;
-const TOOK_WIDTH = 58;
 
 const laneX = (lane) => 14 + LANE * Math.max(0, LANE_NAMES.indexOf(lane));
 
@@ -40,7 +39,8 @@ function sizesIn(place) {
   const width = Math.max(320, place.clientWidth - 4);
   const labels = Math.min(260, Math.max(120, width * 0.36));
   const left = LANES_END + labels + 8;
-  return { width, labels, left, right: width - TOOK_WIDTH - 8 };
+  const took = Math.min(80, Math.max(58, width * 0.16));
+  return { width, labels, left, took, right: width - took - 8 };
 }
 
 export const rowsIn = (place) => [...place.querySelectorAll(".row")];
@@ -133,7 +133,7 @@ function lineOf(group, number, scale, size, now) {
     mark(group.lane, laneX(group.lane), middle),
     textAt(LANES_END + 4, middle + 4, clipped(titleOf(group), size.labels - 4), "label"),
     ...group.rows.map((one) => barOf(one, scale, middle, now)),
-    textAt(size.width - 4, middle + 4, clipped(sideText(group, now), TOOK_WIDTH + 4), "took", "end"),
+    textAt(size.width - 4, middle + 4, clipped(sideText(group, now), size.took + 4), "took", "end"),
   );
   return line;
 }
