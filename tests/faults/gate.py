@@ -55,6 +55,7 @@ _ENDS: Final = (
     Action.SILENT_AFTER,
     Action.GARBAGE,
 )
+_DEATHS: Final = (Action.DIE_BEFORE, Action.DIE_AFTER, Action.FREEZE_AFTER)
 MIDWAY: Final = (Action.DIE_MIDWAY, Action.DROP_MIDWAY, Action.SILENT_MIDWAY, Action.GARBAGE_MIDWAY)
 _HTTP: Final = (Action.LIMITED, Action.LIMITED_FOR, Action.ERROR_500, Action.ERROR_502)
 _REDIS: Final = (Action.DROP_AGAIN, Action.FULL, Action.READ_ONLY, Action.LOADING)
@@ -102,6 +103,9 @@ class Passage:
     @property
     def actions(self) -> tuple[Action, ...]:
         """Give every fault that can happen to this call."""
+        if self.call.label == "REVISED":
+            # A look beside the journey: which of its requests were out before a death here, nobody can tell.
+            return tuple(action for action in (*_ENDS, *_REDIS) if action not in _DEATHS)
         if self.call.seam == REDIS:
             return (*_ENDS, *_REDIS) if self.is_early else _AFTER_ONLY
         return (*_ENDS, *_HTTP, *MIDWAY) if self.is_streamed else (*_ENDS, *_HTTP)
