@@ -74,6 +74,7 @@ async def test_it_goes_away_when_there_is_no_answer(rig: Rig, redis: Redis, faul
         await rig.answer(GENERAL, ts)
         await settled(rig, redis)
         await rig.slack.wait_for(lambda: rig.slack.status(GENERAL, ts) == {}, 10)
+        assert said(rig, ts)
 
 
 async def test_a_long_wait_shows_it_again_before_slack_takes_it_away(
