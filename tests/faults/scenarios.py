@@ -15,11 +15,6 @@ async def _conversation(cell: Cell) -> None:
     await cell.ask("And then", held_until=STREAMED)
 
 
-async def _drafted(cell: Cell) -> None:
-    await cell.ask("What is it")
-    await cell.ask("And then")
-
-
 async def _question(cell: Cell) -> None:
     await cell.ask("What is it")
 
@@ -69,7 +64,7 @@ def _many_words(asked: Asked) -> str:
 
 
 CONVERSATION = Scenario("a conversation that is streamed", _conversation)
-DRAFTS = Scenario("a conversation that is shown by edits", _drafted, EDIT)
+DRAFTS = Scenario("an answer that is shown by edits", _question, EDIT)
 SLOW = Scenario("an answer that outlasts a lease's renewals", _slow, EDIT)
 WHOLE = Scenario("an answer shown whole", _at_once, OFF)
 VOTES = Scenario("a vote with a reason that is changed", _votes, OFF)
