@@ -18,7 +18,7 @@ from tests.faults.gate import Action, Call
 from tests.faults.lane import Lane, Scenario, recorded
 from tests.faults.verdict import Evidence, verdict
 
-LANES = 12
+LANES = 16
 DRY_RUNS = 4
 # A call that another order of events left out comes in another run.
 TRIES = 4
