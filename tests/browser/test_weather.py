@@ -77,7 +77,7 @@ async def test_when_it_happens_in_the_middle_of_an_answer(chat: Chat, visitor: V
     await expect(chat.answers).to_contain_text(LONG_ANSWER)
 
 
-async def one_message_under(chat: Chat, visitor: Visitor, name: str) -> None:
+async def expect_one_message_under(chat: Chat, visitor: Visitor, name: str) -> None:
     row, text = LASTING[name]
     async with under(chat, name):
         ts = await chat.timestamp_of(await chat.say(QUESTION))
@@ -88,7 +88,7 @@ async def one_message_under(chat: Chat, visitor: Visitor, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in LASTING if name not in TRIED_AGAIN])
 async def test_under_a_switch_that_stays_on(chat: Chat, visitor: Visitor, name: str) -> None:
-    await one_message_under(chat, visitor, name)
+    await expect_one_message_under(chat, visitor, name)
 
 
 async def test_where_kapa_never_gets_better(browser: Browser, tmp_path: Path) -> None:
@@ -101,6 +101,6 @@ async def test_where_kapa_never_gets_better(browser: Browser, tmp_path: Path) ->
             visiting(process) as visitor,
             at_page(browser, visitor.url) as chat,
         ):
-            await one_message_under(chat, visitor, name)
+            await expect_one_message_under(chat, visitor, name)
 
     await asyncio.gather(*map(try_it, TRIED_AGAIN))
