@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from bridge import __version__
 from bridge.dead_letters import DeadLetters
-from bridge.inbox import TAG, Kind
+from bridge.inbox import Inbox, Kind
 from bridge.metrics import Metrics
 from bridge.redis_client import reason, refusal, shortcomings
 from bridge.work import end
@@ -106,6 +106,7 @@ class Watch:
     ) -> None:
         """`known` are the shortcomings that were told already."""
         self._redis = redis
+        self._inboxes = [Inbox(redis, kind) for kind in Kind]
         self._metrics = metrics
         self._sleep = sleep
         self._trouble = ""
@@ -164,17 +165,12 @@ class Watch:
         Whoever asks for the metrics gets what was noted last, and never waits for Redis.
         """
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), self._redis.pipeline(transaction=False) as pipe:
-                for kind in Kind:
-                    pipe.xlen(f"{TAG}:{kind}:ready")
-                    pipe.zcard(f"{TAG}:{kind}:later")
-                counts = await pipe.execute()
-                dead_letters = await DeadLetters(self._redis).trim()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                for inbox in self._inboxes:
+                    self._metrics.backlog(inbox.kind, await inbox.backlog())
+                self._metrics.dead_letters(await DeadLetters(self._redis).trim())
         except (RedisError, TimeoutError, OSError) as error:
             log.warning("backlog_not_measured", error=type(error).__name__)
-        else:
-            waiting, later = (dict(zip(Kind, counts[first::2], strict=True)) for first in (0, 1))
-            self._metrics.backlog(waiting, later, dead_letters)
 
 
 def _tell(trouble: str) -> None:
@@ -191,7 +187,7 @@ def _page(checks: Mapping[str, bool], metrics: Metrics) -> str:
         (f"{family.name} {' '.join(sample.labels.values())}", sample.value)
         for family in metrics.registry.collect()
         for sample in family.samples
-        if sample.name.endswith(("_total", "_count"))
+        if sample.name.endswith(("_total", "_count")) and sample.value
     ]
     return _PAGE.format(
         version=__version__,

@@ -27,6 +27,7 @@ from bridge.models import Answer, Query, Question, Reply
 from bridge.rate_limit import RateLimit, Wait
 from bridge.status import Status
 from bridge.store import NO_ANSWER, message_key
+from bridge.timing import Observer, Stopwatch
 from bridge.work import Again, Beside, Done, GaveUp, Lease, Outcome
 
 log = structlog.get_logger()
@@ -39,6 +40,7 @@ class _Turn:
     question: Question
     lease: Lease
     display: Display
+    stopwatch: Stopwatch
 
     @property
     def is_again(self) -> bool:
@@ -63,7 +65,7 @@ class _Ending:
 class Answering:
     """The journey, with all it needs. `budget` is None when chat requests to Kapa are not limited.
 
-    `statuses` is the budget of the changes of status lines.
+    `statuses` is the budget of the changes of status lines, and `observer` hears how long things took.
     """
 
     kapa: KapaClient
@@ -72,6 +74,7 @@ class Answering:
     budget: RateLimit | None
     statuses: RateLimit
     messages: Messages
+    observer: Observer
     is_streaming: bool = True
     sleep: Sleep = asyncio.sleep
     clock: Callable[[], float] = time
@@ -124,7 +127,9 @@ class Answering:
 
     def _turn(self, lease: Lease) -> _Turn:
         question = Question.from_json(lease.ticket.item.payload)
-        return _Turn(question, lease, Display(self.means, question, lease))
+        is_first_answer = FINISHED not in lease.ticket.notes
+        stopwatch = Stopwatch(self.observer if is_first_answer else None, question.asked_at, clock=self.clock)
+        return _Turn(question, lease, Display(self.means, question, lease, stopwatch), stopwatch)
 
     # What was asked, and answered, before
 
@@ -214,19 +219,19 @@ class Answering:
 
     async def _ask(self, turn: _Turn, thread: str | None, status: Status) -> Answer:
         question = turn.question
-        await self._admit(turn.lease, status)
+        await self._admit(turn, status)
         await turn.lease.begin()
         query = Query(question.text, question.person, question.origin_url, thread)
         # An answer that is there already stays until the new one is whole.
         is_growing = self.is_streaming and not turn.is_again
         return await (self._stream(turn, query) if is_growing else self._ask_whole(turn, query))
 
-    async def _admit(self, lease: Lease, status: Status) -> None:
-        who = lease.ticket.item.id
+    async def _admit(self, turn: _Turn, status: Status) -> None:
+        who = turn.lease.ticket.item.id
         await self.breaker.admit(who)
         if self.budget is not None:
-            with lease.waiting():
-                await self.budget.acquire(who, lambda wait: self._tell_place(wait, status))
+            with turn.lease.waiting():
+                await turn.stopwatch.turn("kapa", self.budget, who, lambda wait: self._tell_place(wait, status))
             status.say()
             # Kapa may have gone out while this one waited for its turn.
             await self.breaker.admit(who)
@@ -237,7 +242,9 @@ class Answering:
 
     async def _ask_whole(self, turn: _Turn, query: Query) -> Answer:
         async with self.breaker.watch(turn.lease.ticket.item.id):
-            return await self._remembered(turn, await self.kapa.ask(query))
+            with turn.stopwatch.waiting():
+                answer = await self.kapa.ask(query)
+            return await self._remembered(turn, answer)
 
     async def _stream(self, turn: _Turn, query: Query) -> Answer:
         async with (
@@ -245,7 +252,9 @@ class Answering:
             self.breaker.watch(turn.lease.ticket.item.id),
             aclosing(self.kapa.stream(query)) as pieces,
         ):
+            turn.stopwatch.pause()
             async for piece in pieces:
+                turn.stopwatch.resume()
                 if isinstance(piece, Answer):
                     # Here already: the end of the block waits for a draft that is being shown.
                     return await self._remembered(turn, piece)
@@ -257,6 +266,7 @@ class Answering:
         return answer
 
     async def _without_answer(self, error: KapaError, turn: _Turn) -> Outcome:
+        turn.stopwatch.resume()
         failures = turn.lease.ticket.failures + 1
         if isinstance(error, CircuitOpenError):
             log.info("kapa_spared", failures=failures)
@@ -308,6 +318,7 @@ class Answering:
         return self._settled(turn, ending)
 
     def _settled(self, turn: _Turn, ending: _Ending) -> Outcome:
+        turn.stopwatch.finished(ending.result)
         place, answer = turn.question.place, ending.answer
         messages = turn.display.messages
         writes = self.means.store.parts(place, messages, answer.question_answer_id if answer else NO_ANSWER)

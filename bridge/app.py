@@ -112,6 +112,7 @@ async def run(
         session = await stack.enter_async_context(_slack_session())
         client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
         bridge = Bridge(settings, role, redis_url, redis, Metrics())
+        bridge.metrics.build(role)
         watch = admin.Watch(redis, bridge.metrics, known=known)
         checks: dict[str, admin.Check] = {
             "redis": watch.is_fit,
@@ -255,6 +256,7 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
         budget=RateLimit(redis, "kapa", limit=limit, window_seconds=KAPA_WINDOW_SECONDS) if limit else None,
         statuses=RateLimit(redis, f"statuses:{identity.team}", limit=STATUS_CHANGES_PER_MINUTE),
         messages=sentences,
+        observer=bridge.metrics,
         is_streaming=settings.bridge_streaming != "off",
     )
     voting = Voting(
@@ -289,6 +291,8 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
         )
         for kind, journey, concurrency in journeys
     ]
+    for (kind, *_), worker in zip(journeys, workers, strict=True):
+        bridge.metrics.running(kind, worker.running)
     await stack.enter_async_context(_working(workers))
 
 
@@ -363,6 +367,7 @@ async def _start_ingress(
         reactions=settings.reactions,
         ask_why=ask_why,
         on_event=bridge.metrics.event,
+        on_taken_in=bridge.metrics.intake,
     )
     bolt = slack_app.build(intake, AsyncWebClient(base_url=settings.slack_api_url), secret(settings.slack_bot_token))
     if settings.transport is Transport.HTTP:

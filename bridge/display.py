@@ -29,6 +29,7 @@ from bridge.models import Question, Reply
 from bridge.rate_limit import RateLimit
 from bridge.store import Store, message_key
 from bridge.streams import Streams
+from bridge.timing import Stopwatch
 from bridge.work import Lease, end, landed
 
 # Of the edits that Slack allows, drafts leave the rest to final answers.
@@ -64,12 +65,13 @@ class Display:
     Showing raises ChatError, LeaseLostError, RevisedError and redis.RedisError.
     """
 
-    def __init__(self, means: Means, question: Question, lease: Lease) -> None:
+    def __init__(self, means: Means, question: Question, lease: Lease, stopwatch: Stopwatch) -> None:
         self._chat = means.chat
         self._store = means.store
         self._means = means
         self._question = question
         self._lease = lease
+        self._stopwatch = stopwatch
         self.messages: list[str] = json.loads(lease.ticket.notes.get("posts", "[]"))
         self._shown: list[Part | None] = [None] * len(self.messages)
         self._must_look = lease.ticket.is_resumed
@@ -102,7 +104,7 @@ class Display:
         """Show the final reply; its edits go before those of drafts."""
         # That a stream may be stopped was settled when it was started.
         if self.messages and not self._must_look and self._stream is None:
-            await self._means.edits.acquire(self._lease.ticket.item.id)
+            await self._stopwatch.turn("edits", self._means.edits, self._lease.ticket.item.id)
         if self._must_look and self._sent > len(self.messages):
             # A shorter reply would leave what was sent without being remembered below it.
             await self._look()
@@ -219,6 +221,8 @@ class Display:
         if number:
             self._sent = number + 1
             await self._lease.remember({"sent": str(self._sent)})
+        else:
+            self._stopwatch.text_is_sent()
         if is_growing and await self._admit_stream():
             try:
                 await landed(self._remembered(self._chat.start(self._question, part), part), LANDING_SECONDS)
@@ -243,6 +247,8 @@ class Display:
             # A start that may have been one has used its place up.
             await self._give_places_back()
             raise
+        if not self.messages:
+            self._stopwatch.text_is_shown()
         self.messages.append(message)
         self._shown.append(part)
         self.has_posted = True

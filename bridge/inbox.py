@@ -10,6 +10,7 @@ again do not live here. Keys (one hash tag, so that Redis Cluster keeps them tog
 
     {bridge}:<kind>:ready           stream of tickets: one for the head of each line that is not waiting
     {bridge}:<kind>:later           sorted set of the lines that wait before they are tried again, by time (ms)
+    {bridge}:<kind>:unfinished      sorted set of the items that are not finished, by when they were put (ms)
     {bridge}:<kind>:line:<line>     list of a line's items, oldest first; the head is the one being dealt with
     {bridge}:<kind>:turns:<channel> list of a channel's lines that wait for their ticket, the next one first
     {bridge}:<kind>:out:<channel>   set of the channel's tickets in the stream, TICKETS_OF_A_CHANNEL at most
@@ -132,6 +133,22 @@ class Ticket:
     notes: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much of one kind there is to do.
+
+    `waiting` lines have a ticket, taken or not, and `later` ones wait before they are tried again; `unfinished` is the
+    number of items, in lines of whichever kind, and `oldest_seconds` the age of the oldest. `untaken_seconds` is how
+    long the first ticket has waited for a worker with room.
+    """
+
+    waiting: int
+    later: int
+    unfinished: int
+    oldest_seconds: float
+    untaken_seconds: float
+
+
 _Entry = tuple[str, dict[str, str]]
 
 
@@ -206,6 +223,7 @@ class Inbox:
         self._promote = script(scripts.PROMOTE)
         self._leave = script(scripts.LEAVE)
         self._open = script(scripts.OPEN)
+        self._backlog = redis.register_script(scripts.BACKLOG)
         self._sign_off = redis.register_script(scripts.SIGN_OFF)
 
     def _notes(self, item: Item) -> str:
@@ -392,6 +410,12 @@ class Inbox:
     async def promote(self) -> int:
         """Give lines whose wait is over their ticket; return how many there were."""
         return int(await self._promote(keys=[self._ready, self._later]))
+
+    async def backlog(self) -> Backlog:
+        """Say how much there is to do."""
+        reply = await self._backlog(keys=[self._ready, self._later], args=[GROUP])
+        waiting, later, unfinished, oldest_ms, untaken_ms = cast("list[int]", reply)
+        return Backlog(waiting, later, unfinished, oldest_ms / 1000, untaken_ms / 1000)
 
     async def leave(self) -> int:
         """Hand back at once all that this worker still holds, and sign it off; return how much that was."""

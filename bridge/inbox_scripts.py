@@ -86,6 +86,7 @@ _ENTER: Final = """
 -- Quick messages may be delivered the wrong way round: all that wait behind the head are kept in their order.
 local function enter(ready, line, name, entry, order, marks, seconds)
   for _, mark in ipairs(marks) do redis.call('SET', mark, '', 'EX', seconds) end
+  redis.call('ZADD', beside(ready, 'unfinished'), 'NX', now_ms(), (read(entry)))
   local at = redis.call('RPUSH', line, entry) - 1
   if at == 0 then hand_out(ready, name, '0') end
   while at > 1 do
@@ -246,6 +247,7 @@ if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
 if is_revised(KEYS[2], ARGV[12]) then return 2 end
 take_out(KEYS[1], ARGV[1], ARGV[2], ARGV[4])
 local entry = redis.call('LPOP', KEYS[2])
+if entry then redis.call('ZREM', beside(KEYS[1], 'unfinished'), (read(entry))) end
 redis.call('DEL', KEYS[3])
 if ARGV[6] ~= '' and entry then
   redis.call('XADD', KEYS[4], 'MAXLEN', ARGV[8], '*',
@@ -387,6 +389,7 @@ local latest = redis.call('GET', KEYS[5])
 if (latest and latest > order) or has_item(KEYS[3], id) then return 0 end
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[4], ARGV[4])
+redis.call('ZADD', beside(KEYS[2], 'unfinished'), 'NX', now_ms(), id)
 if redis.call('RPUSH', KEYS[3], ARGV[3]) == 1 then hand_out(KEYS[2], ARGV[2], '1') end
 return 1
 """
@@ -424,3 +427,26 @@ for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
 end
 return gone
 """
+
+# KEYS: ready, later   ARGV: group
+# Returns how many lines have a ticket and how many wait to be tried again, how many items are unfinished, and in ms the
+# age of the oldest of those and of the oldest ticket that nobody has taken (0: there is none).
+BACKLOG = (
+    _FUNCTIONS
+    + """
+local unfinished = beside(KEYS[1], 'unfinished')
+local now, untaken = now_ms(), 0
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+local last = '-'
+for _, group in ipairs(groups.err and {} or groups) do
+  local fields = {}
+  for i = 1, #group, 2 do fields[group[i]] = group[i + 1] end
+  if fields['name'] == ARGV[1] then last = '(' .. fields['last-delivered-id'] end
+end
+local next_one = redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', 1)[1]
+if next_one then untaken = math.max(0, now - string.match(next_one[1], '^%d+')) end
+local oldest = redis.call('ZRANGE', unfinished, 0, 0, 'WITHSCORES')[2]
+local age = oldest and math.max(0, now - oldest) or 0
+return {redis.call('XLEN', KEYS[1]), redis.call('ZCARD', KEYS[2]), redis.call('ZCARD', unfinished), age, untaken}
+"""
+)

@@ -56,7 +56,6 @@ class Worker:
         self._has_room = asyncio.Event()
         self._has_room.set()
 
-    @property
     def running(self) -> int:
         """How many tickets are being dealt with."""
         return len(self._running)

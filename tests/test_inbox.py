@@ -17,6 +17,7 @@ from bridge.inbox import (
     GROUP,
     TAG,
     TICKETS_OF_A_CHANNEL,
+    Backlog,
     Inbox,
     Item,
     Kind,
@@ -275,6 +276,73 @@ async def test_finish_lets_the_next_one_have_its_turn_and_sets_what_it_was_given
     assert not await redis.exists(f"{TAG}:question:notes:q1")
     second = await take_one(inbox)
     assert (second.item, second.is_resumed) == (item(2), False)
+
+
+# How much there is to do
+
+
+async def test_the_backlog_of_an_inbox_that_nobody_opened_is_empty(redis: Redis) -> None:
+    assert await at(redis).backlog() == Backlog(0, 0, 0, 0, 0)
+
+
+async def test_the_backlog_counts_what_waits_what_is_dealt_with_and_what_is_tried_later(
+    inbox: Inbox, redis: Redis
+) -> None:
+    await put(inbox, item(1), item(2), item(3, "t:c:2"))
+    first = await take_one_of_many(inbox)
+    found = await inbox.backlog()
+    assert (found.waiting, found.later, found.unfinished) == (2, 0, 3)
+    await inbox.retry(first, wait_seconds=60)
+    found = await inbox.backlog()
+    assert (found.waiting, found.later, found.unfinished) == (1, 1, 3)
+    # Another kind's work is not in it.
+    assert (await Inbox(redis, Kind.VOTE).backlog()).unfinished == 0
+
+
+async def take_one_of_many(inbox: Inbox) -> Ticket:
+    [ticket] = await take(inbox, 1)
+    return ticket
+
+
+async def test_the_backlog_knows_the_oldest_item_and_the_oldest_ticket_that_nobody_took(
+    inbox: Inbox, redis: Redis
+) -> None:
+    seconds, _ = await redis.time()
+    await put(inbox, item(1), item(2, "t:c:2"))
+    await redis.zadd(f"{TAG}:question:unfinished", {"q1": (seconds - 500) * 1000})
+    found = await inbox.backlog()
+    assert 499 < found.oldest_seconds < 530
+    assert 0 <= found.untaken_seconds < 30
+    # One that was issued long ago, and that nobody took.
+    await redis.delete(READY)
+    await redis.xadd(READY, {"line": "t:c:1"}, id=f"{(seconds - 100) * 1000}-0")
+    await inbox.open()
+    found = await inbox.backlog()
+    assert found.untaken_seconds < 30, "a ticket that outlived its group was issued anew"
+    await take(inbox)
+    assert (await inbox.backlog()).untaken_seconds == 0
+
+
+async def test_a_ticket_that_nobody_takes_ages(inbox: Inbox, redis: Redis) -> None:
+    seconds, _ = await redis.time()
+    await redis.xadd(READY, {"line": "t:c:1"}, id=f"{(seconds - 100) * 1000}-0")
+    # It is younger than what was delivered last, and so it waits.
+    await redis.xgroup_setid(READY, GROUP, "0")
+    assert 99 < (await inbox.backlog()).untaken_seconds < 130
+
+
+async def test_what_is_finished_given_up_or_put_back_is_counted_so(inbox: Inbox, redis: Redis) -> None:
+    await put(inbox, item(1), item(2, "t:c:2"))
+    done, dead = await take(inbox)
+    await inbox.finish(done)
+    assert (await inbox.backlog()).unfinished == 1
+    await inbox.finish(dead, dead_reason="over")
+    assert await inbox.backlog() == Backlog(0, 0, 0, 0, 0)
+    letters = DeadLetters(redis)
+    await letters.retry([letter.id for letter in await letters.read()])
+    assert (await inbox.backlog()).unfinished == 1
+    await inbox.finish(await take_one(inbox))
+    assert await inbox.backlog() == Backlog(0, 0, 0, 0, 0)
 
 
 async def test_the_last_one_leaves_nothing_behind_but_marks(inbox: Inbox, redis: Redis) -> None:

@@ -202,7 +202,7 @@ async def test_no_more_run_at_once_than_there_is_room_for(redis: Redis) -> None:
     running: list[int] = []
 
     async def wait(lease: Lease) -> Outcome:
-        running.append(work.worker.running)
+        running.append(work.worker.running())
         await gate.wait()
         return Done("done")
 
@@ -394,7 +394,7 @@ async def test_who_lost_its_lease_is_stopped_and_settles_nothing(redis: Redis) -
         await eventually(partial(_has, journey.started, 1))
         await steal(redis)
         await assert_settled(work, "lost")
-        await eventually(lambda: _is_zero(_number(work.worker.running)))
+        await eventually(lambda: _is_zero(_number(work.worker.running())))
     assert journey.cancelled == ["q1"]
     assert await owners(redis) == ["b"]
     assert await redis.llen(f"{TAG}:question:line:t:c:1") == 2
@@ -472,7 +472,7 @@ async def test_nobody_takes_over_from_itself_what_it_is_at_work_on(redis: Redis)
         await eventually(partial(_has, leases, 1))
         first = leases[0]._until
         await eventually(lambda: leases[0]._until > first + 0.25)
-        assert work.worker.running == 1
+        assert work.worker.running() == 1
         gate.set()
         await assert_settled(work, "done")
     assert journey.ids == ["q1"]
@@ -549,7 +549,7 @@ async def test_what_only_waits_is_handed_back_before_the_rest_is_finished(redis:
         handed_back = [await eventually(lambda: other.take(1, wait_seconds=0.001)) for _ in range(2)]
         assert sorted(ticket.item.id for tickets in handed_back for ticket in tickets) == ["q1", "q3"]
         # The one in flight is still being finished.
-        assert work.worker.running == 1
+        assert work.worker.running() == 1
         gate.set()
     assert work.settled == ["done"]
 

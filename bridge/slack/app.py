@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from time import monotonic
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -44,7 +45,7 @@ class Intake:
     """Puts what an event or an interaction asks for into the inbox.
 
     `ask_why(trigger, about)` opens the modal that asks what was wrong, beside everything else. `on_event(result)` hears
-    what became of each event, as a constant word.
+    what became of each event, as a constant word, and `on_taken_in(seconds)` how long it took to be durable.
     """
 
     questions: Inbox
@@ -55,6 +56,7 @@ class Intake:
     reactions: Mapping[str, Vote]
     ask_why: Callable[[str, Mapping[str, str]], None]
     on_event: Callable[[str], None] = lambda result: None
+    on_taken_in: Callable[[float], None] = lambda seconds: None
     _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def take_in(self, body: Mapping[str, Any]) -> None:
@@ -62,6 +64,7 @@ class Intake:
 
         Raises redis.RedisError or TimeoutError if that cannot be done now.
         """
+        started = monotonic()
         async with asyncio.timeout(TAKE_IN_SECONDS):
             match read.event(body, self.identity):
                 case Message() as message:
@@ -74,6 +77,7 @@ class Intake:
                     result = await self._emoji(emoji)
                 case read.Ignored(reason):
                     result = reason
+        self.on_taken_in(monotonic() - started)
         self.on_event(result)
         log.debug("event_taken_in", result=result, event_id=body.get("event_id"))
 
