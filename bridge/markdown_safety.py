@@ -5,6 +5,7 @@ Pure. How it is understood lives in `markdown`.
 
 import re
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, Final
 
 from bridge.markdown import COSTLY, JOINER, MOST_COSTLY, blocks, children, links
@@ -42,6 +43,7 @@ _DOMAIN: Final = re.compile(
 )
 
 
+@lru_cache(maxsize=64)
 def harmless(text: str) -> str:
     """Give a text that others wrote so that it can ping nobody, hides nothing, and no link claims another address.
 

@@ -15,6 +15,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bridge.inbox import TAG
+from bridge.pipelining import PipeliningRedis
 
 OLDEST: Final = (6, 2)
 # A blocking read waits a second; a Redis that is silent for so long is gone.
@@ -51,7 +52,7 @@ def connect(url: str) -> Redis:
         pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
     except TypeError:
         raise ValueError("the URL has an option that does not exist") from None
-    return Redis.from_pool(pool)
+    return PipeliningRedis.from_pool(pool)
 
 
 async def shortcomings(redis: Redis) -> tuple[list[str], list[str]]:

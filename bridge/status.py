@@ -17,7 +17,7 @@ from bridge.rate_limit import RateLimit
 from bridge.work import Beside
 
 # An answer that comes sooner needs no status line.
-STATUS_AFTER_SECONDS: Final = 0.1
+STATUS_AFTER_SECONDS: Final = 0.3
 # Slack takes a line away after two minutes (https://docs.slack.dev/reference/methods/assistant.threads.setStatus).
 SHOW_AGAIN_SECONDS: Final = 90.0
 # Someone who waits sees their place in line change no more often than this.

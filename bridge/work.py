@@ -4,7 +4,7 @@ How tickets are taken and outcomes settled is the worker's business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -99,9 +99,7 @@ class Lease:
 
         A worker that dies before, with work that only waits, says nothing against that work.
         """
-        async for attempt in retries():
-            with attempt:
-                await self._inbox.begin(self.ticket)
+        await persistently(lambda: self._inbox.begin(self.ticket))
         # The reply may have been read only after a freeze.
         await self.confirm()
 
@@ -111,14 +109,24 @@ class Lease:
         Raises LeaseLostError, RevisedError and redis.RedisError. A Redis that is away for a moment is asked again: what
         would be lost may be an answer.
         """
-        async for attempt in retries():
-            with attempt:
-                await self._inbox.remember(self.ticket, notes, writes)
+        await persistently(lambda: self._inbox.remember(self.ticket, notes, writes))
 
 
-def retries() -> AsyncIterator[stamina.Attempt]:
-    """Give the attempts at something in Redis that is safe to repeat: up to four, within about a second."""
-    return aiter(stamina.retry_context(on=RedisError, attempts=4, wait_initial=0.05, wait_max=0.5, wait_jitter=0.1))
+async def persistently(
+    ask: Callable[[], Coroutine[Any, Any, None]], again: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> None:
+    """Ask Redis what is safe to repeat, where it fails up to five times within about a second; later ones with `again`.
+
+    Raises as what is asked does, redis.RedisError after the last time.
+    """
+    with suppress(RedisError):  # it is asked again below: making the means to do so costs more than asking once
+        await ask()
+        return
+    async for attempt in stamina.retry_context(
+        on=RedisError, attempts=4, wait_initial=0.05, wait_max=0.5, wait_jitter=0.1
+    ):
+        with attempt:
+            await (again or ask)()
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:

@@ -5,6 +5,7 @@ What is done about an item lives in the journeys.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -14,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 from bridge import redis_client
 from bridge.inbox import Inbox, LeaseLostError, RevisedError, Ticket
 from bridge.policy import patient_wait
-from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome, end, retries
+from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome, end, persistently
 
 TAKE_SECONDS: Final = 1.0
 UPKEEP_SECONDS: Final = 0.5
@@ -182,14 +183,12 @@ class Worker:
             return GaveUp("fault of the bridge: see its log")
 
     async def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
-        async for attempt in retries():
-            with attempt:
-                try:
-                    await self._settle_once(ticket, outcome)
-                except LeaseLostError:
-                    # Asked again, Redis no longer knows the ticket: it did the first time, and its reply was lost.
-                    if attempt.num == 1:
-                        raise
+        async def again() -> None:
+            # Redis no longer knows the ticket: it was settled the first time, and only the reply was lost.
+            with suppress(LeaseLostError):
+                await self._settle_once(ticket, outcome)
+
+        await persistently(lambda: self._settle_once(ticket, outcome), again)
 
     async def _settle_once(self, ticket: Ticket, outcome: Outcome) -> None:
         match outcome:

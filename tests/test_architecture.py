@@ -20,7 +20,7 @@ FLOORS = {
     "words": "models messages markdown markdown_parts markdown_safety policy chat kapa.wire "
     "slack.read slack.write slack.interactions",
     "worlds": "inbox inbox_scripts dead_letters journal store rate_limit streams pauses circuit_breaker redis_client "
-    "embedded_redis kapa.client slack.chat slack.web_api",
+    "pipelining embedded_redis kapa.client slack.chat slack.web_api",
     "journeys": "work timing worker display status answer feedback",
     "doors": "__main__ cli app check admin metrics report slack.app slack.http slack.socket slack.manifest",
 }

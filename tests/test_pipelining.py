@@ -1,0 +1,126 @@
+"""The client that shares pipelines, on a real Redis: every command gets its own reply, whatever the others do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+
+from bridge import redis_client
+from bridge.pipelining import PipeliningRedis
+from tests.waiting import eventually
+
+
+async def reads(redis: Redis) -> int:
+    """How often Redis has read something from a connection."""
+    return int((await redis.info("stats"))["total_reads_processed"])
+
+
+async def test_what_is_asked_together_is_sent_together_and_each_gets_its_own_reply(redis: Redis) -> None:
+    await asyncio.gather(*(redis.set(f"key{number}", number) for number in range(50)))
+    before = await reads(redis)
+    replies = await asyncio.gather(*(redis.get(f"key{number}") for number in range(50)))
+    # The first one finds nothing under way and is sent alone.
+    assert await reads(redis) - before <= 4
+    assert replies == [str(number) for number in range(50)]
+
+
+async def test_replies_are_read_as_their_commands_want_them(redis: Redis) -> None:
+    await redis.hset("hash", mapping={"a": "1"})
+    found = await asyncio.gather(
+        redis.get("nothing"), redis.hgetall("hash"), redis.exists("hash"), redis.time(), redis.ping(), redis.info()
+    )
+    assert found[:3] == [None, {"a": "1"}, 1]
+    assert found[4] is True
+    assert found[5]["redis_version"]
+
+
+async def test_an_error_is_its_own_command_s_alone(redis: Redis) -> None:
+    await redis.set("text", "x")
+    replies = await asyncio.gather(
+        redis.get("text"), redis.incr("text"), redis.lpush("text", "y"), redis.get("text"), return_exceptions=True
+    )
+    assert replies[0] == replies[3] == "x"
+    assert all(isinstance(reply, ResponseError) for reply in replies[1:3])
+
+
+async def test_a_script_that_redis_has_forgotten_is_loaded_again_for_each(redis: Redis) -> None:
+    double = redis.register_script("return ARGV[1] * 2")
+    await redis.script_flush()
+    with pytest.raises(NoScriptError):
+        await redis.evalsha(double.sha, 0, 1)
+    assert await asyncio.gather(*(double(args=[number]) for number in range(5))) == [0, 2, 4, 6, 8]
+
+
+async def test_who_is_cancelled_takes_nobody_else_s_reply_away(redis: Redis) -> None:
+    await redis.set("key", "value")
+    asking = [asyncio.ensure_future(redis.get("key")) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in asking[::2]:
+        task.cancel()
+    replies = await asyncio.gather(*asking, return_exceptions=True)
+    assert replies[1::2] == ["value"] * 5
+    # The first one is sent as redis-py itself does it, which may have its reply before it hears of its end.
+    assert all(isinstance(reply, asyncio.CancelledError) for reply in replies[2::2])
+    # The connections are still in step.
+    found = await asyncio.gather(redis.get("key"), redis.get("none"), redis.get("key"))
+    assert list(found) == ["value", None, "value"]
+
+
+async def _is_blocked(redis: Redis) -> bool:
+    return bool((await redis.info("clients"))["blocked_clients"])
+
+
+async def test_a_blocking_read_holds_nobody_up(redis: Redis) -> None:
+    await redis.xgroup_create("stream", "group", mkstream=True)
+    reading: asyncio.Future[Any] = asyncio.ensure_future(redis.xreadgroup("group", "a", {"stream": ">"}, block=30_000))
+    await eventually(lambda: _is_blocked(redis))
+    assert await asyncio.gather(*(redis.ping() for _ in range(5))) == [True] * 5
+    await redis.xadd("stream", {"a": "b"})
+    [(name, entries)] = await reading
+    assert (name, [fields for _, fields in entries]) == ("stream", [{"a": "b"}])
+
+
+@asynccontextmanager
+async def that_cannot_be_reached() -> AsyncIterator[Redis]:
+    redis = redis_client.connect("redis://127.0.0.1:1")
+    yield redis
+    await redis.aclose()
+
+
+async def test_a_redis_that_is_away_is_an_error_for_everyone() -> None:
+    async with that_cannot_be_reached() as redis:
+        replies = await asyncio.gather(*(redis.get("key") for _ in range(20)), return_exceptions=True)
+        assert all(isinstance(reply, RedisConnectionError) for reply in replies)
+        # And the next one starts afresh.
+        with pytest.raises(RedisConnectionError):
+            await redis.get("key")
+
+
+async def test_connections_that_broke_are_made_anew_without_a_word(redis: Redis, redis_url: str) -> None:
+    await asyncio.gather(*(redis.set(f"key{number}", number) for number in range(20)))
+    other = redis_client.connect(redis_url)
+    await other.client_kill_filter(_type="normal", skipme=True)
+    await other.aclose()
+    assert await asyncio.gather(*(redis.get(f"key{number}") for number in range(20))) == list(map(str, range(20)))
+
+
+async def test_what_a_redis_refuses_for_a_moment_is_asked_again_alone(redis_url: str) -> None:
+    # What a Redis says that is a replica by now; a client that finds the primary connects to that one the second time.
+    pool = BlockingConnectionPool.from_url(
+        redis_url, decode_responses=True, retry_on_error=[ReadOnlyError], retry=Retry(NoBackoff(), 1)
+    )
+    redis = PipeliningRedis.from_pool(pool)
+    refuses_once = """
+        if redis.call('INCR', KEYS[1]) <= 1 then return redis.error_reply('READONLY it is a replica') end
+        return 'done'
+    """
+    replies = await asyncio.gather(redis.ping(), *(redis.eval(refuses_once, 1, f"key{number}") for number in range(5)))
+    assert replies == [True, *["done"] * 5]
+    await redis.aclose()
