@@ -727,7 +727,7 @@ async def test_nothing_is_left_of_revisions_for_ever(inbox: Inbox, redis: Redis)
     [ticket] = await inbox.take(5, wait_seconds=0.01)
     await inbox.finish(ticket, store.vote("t:c:1", "u", "x"))
     await revise(inbox, "3", is_gone=True)
-    work = tuple(f"{TAG}:question:{part}" for part in ("line", "ready", "out"))
+    work = tuple(f"{TAG}:question:{part}" for part in ("line", "ready", "out", "unfinished"))
     for key in [key async for key in redis.scan_iter(f"{TAG}:*")]:
         assert key.startswith(work) or await redis.ttl(key) > 0, key
 

@@ -92,16 +92,22 @@ def interaction(body: Any, identity: Identity) -> Interaction:
     """Read an interaction's payload. Whatever is not of Slack's documented shape is Ignored as `malformed`."""
     try:
         if body["type"] == "block_actions":
-            if body["actions"][0]["action_id"] not in {FEEDBACK, EXPLAIN}:
+            if _text(body["actions"][0]["action_id"]) not in {FEEDBACK, EXPLAIN}:
                 return Ignored("other_action")
             return _pressed(_BlockActions.model_validate(body), identity)
         if body["type"] == "view_submission":
-            if body["view"]["callback_id"] != WHY:
+            if _text(body["view"]["callback_id"]) != WHY:
                 return Ignored("other_view")
             return _submitted(_Submission.model_validate(body), identity)
     except (ValidationError, ValueError, TypeError, LookupError):
         return Ignored("malformed")
     return Ignored("other_interaction")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
 
 
 def about(feedback: Feedback) -> dict[str, str]:
