@@ -44,6 +44,7 @@ from bridge.slack.web_api import TIMEOUT as SLACK_TIMEOUT
 from bridge.slack.web_api import identify, web_client
 from bridge.store import Store
 from bridge.streams import Streams
+from bridge.watch import Watch
 from bridge.work import Journey
 from bridge.worker import Worker
 
@@ -113,7 +114,7 @@ async def run(
         client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
         bridge = Bridge(settings, role, redis_url, redis, Metrics())
         bridge.metrics.build(role)
-        watch = admin.Watch(redis, bridge.metrics, known=known)
+        watch = Watch(redis, bridge.metrics, known=known)
         checks: dict[str, admin.Check] = {
             "redis": watch.is_fit,
             "slack": SlackCheck(client).passes,

@@ -14,8 +14,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from bridge import admin, check, redis_client
-from bridge.admin import Watch
+from bridge import check, redis_client, watch
 from bridge.app import Bridge
 from bridge.dead_letters import DeadLetters
 from bridge.embedded_redis import EmbeddedRedis
@@ -26,6 +25,7 @@ from bridge.playground.knowledge import Knowledge
 from bridge.playground.slack import SimulatedSlack
 from bridge.redis_client import PROBE, PROBE_SECONDS
 from bridge.settings import Role, load
+from bridge.watch import Watch
 from tests.rig import ADA, BOTH_WAYS, GENERAL, PAGES, Rig, count, hurry, markdown
 from tests.waiting import eventually
 
@@ -36,7 +36,7 @@ TROUBLE = ("redis_refuses_writes", "redis_not_reached", "redis_takes_writes_agai
 @pytest.fixture(autouse=True)
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
-    monkeypatch.setattr(admin, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.02)
 
 
 class World:
@@ -296,7 +296,7 @@ async def test_nobody_needs_to_ask_whether_redis_takes_writes(redis: Redis) -> N
     with capture_logs() as logs:
         async with Watch(redis, Metrics(), sleep=naps).watching():
             await eventually(lambda: len(naps.asked) > 8)
-    assert set(naps.asked) == {admin.LOOK_SECONDS}
+    assert set(naps.asked) == {watch.LOOK_SECONDS}
     assert [event for _, event, _ in troubles(logs)] == ["redis_refuses_writes", "redis_takes_writes_again"] * 2
 
 
@@ -345,18 +345,18 @@ async def test_one_refusal_after_another_is_told(redis: Redis, tmp_path: Path) -
 async def test_a_redis_that_hangs_takes_no_writes(
     redis_url: str, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin, "PATIENCE_SECONDS", 0.1)
-    watch = Watch(redis, Metrics())
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.1)
+    lookout = Watch(redis, Metrics())
     pid = int((tmp_path / "redis" / "redis.lock").read_text())
     os.kill(pid, signal.SIGSTOP)
     try:
         with capture_logs() as logs:
-            assert not await watch.takes_writes()
-            assert not await watch.takes_writes()
+            assert not await lookout.takes_writes()
+            assert not await lookout.takes_writes()
     finally:
         os.kill(pid, signal.SIGCONT)
     assert [event for _, event, _ in troubles(logs)] == ["redis_not_reached"]
-    assert await eventually(watch.takes_writes)
+    assert await eventually(lookout.takes_writes)
 
 
 async def test_the_watch_goes_on_when_nothing_can_be_measured(redis: Redis) -> None:

@@ -1,21 +1,27 @@
 """`make screenshot`: the pictures of the docs, taken of the real playground in a real browser.
 
-Each picture is a scene: a person does something at the page, and what is then seen is kept in `docs/images`.
+Each picture is a scene: a person does something at the page, and what is then seen is kept in `docs/images`. That of
+the status page is taken of an hour that is made up, since nobody waits for a real one.
 """
 
 import asyncio
+import random
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from playwright.async_api import Browser, FloatRect, Locator, expect
 
+from bridge.inbox import Backlog
+from bridge.metrics import Metrics
 from tests.browser.chat import Chat, at_page
 from tests.browser.chromium import NoBrowserError, launched
 from tests.playground_process import address, playground
+from tests.test_admin import Life, served
 
 IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
 FIRST = "What happens when Redis goes away?"
@@ -25,6 +31,8 @@ PADDING = 6
 SETTING = {"viewport": {"width": 1280, "height": 800}, "device_scale_factor": 1, "reduced_motion": "reduce"}
 WIDE = SETTING | {"viewport": {"width": 1600, "height": 900}}
 TALL = SETTING | {"viewport": {"width": 1280, "height": 2400}}
+# Down to the end of the first row of charts.
+STATUS = SETTING | {"viewport": {"width": 1240, "height": 836}, "timezone_id": "UTC"}
 
 
 async def keep(chat: Chat, name: str, *shown: Locator) -> None:
@@ -178,6 +186,65 @@ async def unavailable(chat: Chat) -> None:
     await keep_thread(chat, "answer-none")
 
 
+# The status page
+
+
+def hour() -> Life:
+    """Make an hour of a bridge up, always the same: busy from the 25th minute to the 45th, with Kapa out in between."""
+    chance, life = random.Random(4), Life()
+    life.metrics.redis(takes_writes=True)
+    for minute in range(58):
+        is_busy, is_out = 25 <= minute < 45, 33 <= minute < 37
+        for _ in range(6):
+            for _ in range(chance.choice((0, 1, 1, 2) if is_busy else (0, 0, 0, 0, 0, 1))):
+                ask(life.metrics, chance, is_out=is_out)
+            waiting = chance.randrange(3) * is_busy + (minute - 30) * is_out
+            oldest = 60.0 * (minute - 32) * is_out + 3.0 * waiting
+            life.metrics.backlog("question", Backlog(waiting, 0, waiting, oldest, 0))
+            life.metrics.backlog("vote", Backlog(0, 0, 0, 0, 0))
+            life.metrics.dead_letters(int(given_up(life.metrics)))
+            life.sample()
+    return life
+
+
+def given_up(metrics: Metrics) -> float:
+    labels = {"kind": "question", "result": "dead"}
+    return metrics.registry.get_sample_value("bridge_work_total", labels) or 0
+
+
+def ask(metrics: Metrics, chance: random.Random, *, is_out: bool) -> None:
+    """Count a question, and what comes of it."""
+    metrics.event("accepted")
+    metrics.event("not_a_message")
+    metrics.intake(chance.lognormvariate(-6.2, 0.3))
+    metrics.kapa_call("chat_stream", "unavailable" if is_out else "ok", chance.lognormvariate(1.2, 0.3))
+    if is_out:
+        metrics.work("question", chance.choice(["again"] * 9 + ["dead"]))
+        return
+    seconds = chance.lognormvariate(0.5, 0.3)
+    metrics.work("question", "answered")
+    metrics.added(chance.lognormvariate(-5.3, 0.4))
+    metrics.first_text(seconds)
+    metrics.answer("answered", seconds + chance.lognormvariate(1.3, 0.3))
+    for method in ("chat.startStream", "chat.appendStream", "chat.appendStream", "chat.stopStream"):
+        metrics.slack_call(method, chance.choice(["ok"] * 40 + ["busy"]), chance.lognormvariate(-1.8, 0.3))
+    if chance.random() < 0.4:
+        metrics.work("vote", chance.choice(["upvote", "upvote", "upvote", "downvote"]))
+
+
+async def status_page(browser: Browser) -> None:
+    """Take the top of the status page."""
+    life, options = hour(), cast("dict[str, Any]", STATUS)
+    states = {"redis": True, "slack": True, "started": True, "not_draining": True}
+    async with served(states, life.metrics, life.history) as url:
+        page = await browser.new_page(**options)
+        await page.goto(url)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Ready")
+        await page.locator("#chart-questions .plot").hover(position={"x": 185, "y": 60})
+        await page.screenshot(path=IMAGES / "status-page.png", animations="disabled")
+        await page.close()
+
+
 @dataclass(frozen=True)
 class Scene:
     """What is done before a picture, and the browser that it is done in."""
@@ -222,6 +289,8 @@ async def take_all(wanted: list[str]) -> None:
         for scene in SCENES:
             if not wanted or scene.play.__name__ in wanted:
                 await take(browser, scene)
+        if not wanted or status_page.__name__ in wanted:
+            await status_page(browser)
 
 
 if __name__ == "__main__":
