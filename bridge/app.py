@@ -7,6 +7,7 @@ import asyncio
 import os
 import secrets
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from bridge.metrics import Metrics
 from bridge.pauses import Pauses
 from bridge.policy import Rules
 from bridge.rate_limit import RateLimit
-from bridge.settings import Role, Settings, Transport, should
+from bridge.settings import Role, Settings, Transport, should, trace_exporters
 from bridge.slack import app as slack_app
 from bridge.slack import http as slack_http
 from bridge.slack.chat import SlackChat
@@ -75,6 +76,15 @@ class StartError(Exception):
     """The bridge cannot start; the text is a sentence for the operator."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What makes the parts that may tell traces; as it stands, none does."""
+
+    metrics: Callable[[], Metrics] = Metrics
+    inbox: Callable[..., Inbox] = Inbox
+    journey: Callable[[Kind, Journey], Journey] = lambda kind, journey: journey
+
+
 @dataclass(slots=True)
 class Bridge:
     """A running bridge. `ports` has the port that each server (`admin`, `events`) listens on."""
@@ -84,6 +94,7 @@ class Bridge:
     redis_url: str = field(repr=False)
     redis: Redis
     metrics: Metrics
+    parts: Parts = field(default_factory=Parts)
     ports: dict[str, int] = field(default_factory=dict)
     is_started: bool = False
     is_draining: bool = False
@@ -104,15 +115,16 @@ async def run(
 ) -> None:
     """Run the bridge until `stop` is set.
 
-    Raises StartError, EmbeddedRedisError and messages.MessagesError when it cannot start.
+    Raises StartError, EmbeddedRedisError, SettingsError and messages.MessagesError when it cannot start.
     """
     async with AsyncExitStack() as stack:
+        parts = await stack.enter_async_context(_parts(role))
         redis_url = await stack.enter_async_context(_redis_url(settings))
         redis = await stack.enter_async_context(_connected(redis_url))
         known = await _check_redis(redis)
         session = await stack.enter_async_context(_slack_session())
         client = web_client(secret(settings.slack_bot_token), settings.slack_api_url, session)
-        bridge = Bridge(settings, role, redis_url, redis, Metrics())
+        bridge = Bridge(settings, role, redis_url, redis, parts.metrics(), parts)
         bridge.metrics.build(role)
         watch = Watch(redis, bridge.metrics, known=known)
         checks: dict[str, admin.Check] = {
@@ -138,6 +150,30 @@ async def run(
             bridge.is_draining = True
             log.info("bridge_stopping")
     log.info("bridge_stopped")
+
+
+@asynccontextmanager
+async def _parts(role: Role) -> AsyncIterator[Parts]:
+    """Give what makes the parts that may tell traces; where traces are wanted, they are exported until the end."""
+    exporters = trace_exporters()
+    if not exporters:
+        yield Parts()
+        return
+    let_opentelemetry_in()
+    from bridge.traces import tracing  # noqa: PLC0415 - only who wants traces waits for it
+
+    async with AsyncExitStack() as stack:
+        try:
+            traces = await stack.enter_async_context(tracing(exporters, role))
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise StartError(f"OTEL_…: traces cannot be set up: {brief(error)}") from None
+        yield Parts(traces.metrics, traces.inbox, traces.journey)
+
+
+def let_opentelemetry_in() -> None:
+    """Undo what `bridge` did when it was imported: from now on OpenTelemetry can be."""
+    if sys.modules.get("opentelemetry", sys) is None:
+        del sys.modules["opentelemetry"]
 
 
 def secret(value: SecretStr | None) -> str:
@@ -285,7 +321,7 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
                 lease_seconds=settings.bridge_lease_seconds,
                 tickets_of_a_channel=tickets_of_a_channel(concurrency),
             ),
-            journey,
+            bridge.parts.journey(kind, journey),
             concurrency=concurrency,
             drain_seconds=settings.bridge_drain_seconds,
             on_settled=bridge.metrics.work,
@@ -358,10 +394,10 @@ async def _start_ingress(
     ask_why = slack_app.AskWhy(client, messages.load(settings.bridge_messages))
     stack.push_async_callback(ask_why.close)
     intake = slack_app.Intake(
-        questions=Inbox(
+        questions=bridge.parts.inbox(
             redis, Kind.QUESTION, tickets_of_a_channel=tickets_of_a_channel(settings.bridge_worker_concurrency)
         ),
-        votes=Inbox(redis, Kind.VOTE, tickets_of_a_channel=tickets_of_a_channel(VOTES_AT_ONCE)),
+        votes=bridge.parts.inbox(redis, Kind.VOTE, tickets_of_a_channel=tickets_of_a_channel(VOTES_AT_ONCE)),
         store=Store(redis, ttl_seconds=settings.thread_ttl_seconds),
         identity=identity,
         rules=Rules(settings.bridge_answer == "mention", frozenset(settings.bridge_channels)),

@@ -4,6 +4,7 @@ What a setting means and what it should be stands in its `Field`; `docs/configur
 What a value is used for does not live here.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -28,6 +29,9 @@ DEFAULT_REACTIONS = (
 
 ENV_FILE = Path(".env")
 OWN_PREFIXES = ("BRIDGE_", "KAPA_")
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+OTLP_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+OTLP_HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 SECRETS = ("slack_bot_token", "slack_app_token", "slack_signing_secret", "kapa_api_key", "redis_url")
 
 
@@ -119,10 +123,45 @@ def _slack_api_url(url: str) -> str:
 
 def _redis_url(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
-    if not re.match(r"(redis|rediss|unix)://", text):
-        raise ValueError("it does not begin with redis://, rediss:// or unix://")
-    _parts(text)
+    found = re.fullmatch(r"(?:unix|rediss?(?:\+(sentinel|cluster))?)://([^/?#]*)([^?#]*)(.*)", text, re.DOTALL)
+    if found is None:
+        raise ValueError("its scheme is none of those")
+    if text.startswith("unix:"):
+        _parts(text)
+        return url
+    if not text.isprintable() or " " in text:
+        raise ValueError("it is no URL")
+    way, authority, path, query = found.groups()
+    user, at, listed = authority.rpartition("@")
+    hosts = listed.split(",")
+    for host in hosts:
+        _check_authority(f"{user}{at}{host}")
+    if way == "sentinel":
+        if not (place := re.fullmatch(r"/([^/]+)(?:/(.*))?", path)):
+            raise ValueError("it names no service after the hosts, as in /mymaster/0")
+        if not re.fullmatch(r"\d*", place[2] or "", re.ASCII):
+            raise ValueError("its database, after the service, is no number")
+    elif len(hosts) > 1 and way != "cluster":
+        raise ValueError("it names several hosts, which only those for Sentinel and Cluster can")
+    elif way == "cluster" and (path.strip("/") or re.search(r"[?&]db=", query)):
+        raise ValueError("it has a database, which a Cluster does not")
     return url
+
+
+def _check_authority(authority: str) -> None:
+    try:
+        parts = urlsplit(f"//{authority}")
+    except ValueError:
+        # Its text would quote the URL, with the password in it.
+        raise ValueError("it is no URL") from None
+    if not parts.hostname:
+        raise ValueError("it has no host, or an empty one")
+    try:
+        is_port = parts.port != 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise ValueError("it has a port that is no number from 1 to 65535")
 
 
 def _matches(pattern: str) -> AfterValidator:
@@ -221,8 +260,12 @@ class Settings(BaseSettings):
     )
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None,
-        description="The Redis to use. Unset: an embedded Redis with its files in `BRIDGE_DATA_DIR`.",
-        json_schema_extra={"should": "an address that begins with redis://, rediss:// or unix://"},
+        description="The Redis to use: one server, or the primary of a Sentinel service or a Cluster. Unset: an "
+        "embedded Redis with its files in `BRIDGE_DATA_DIR`.",
+        json_schema_extra={
+            "should": "an address that begins with redis://, rediss://, unix://, redis+sentinel://, "
+            "rediss+sentinel://, redis+cluster:// or rediss+cluster://"
+        },
     )
     bridge_data_dir: Path = Field(
         Path(".bridge"),
@@ -372,6 +415,8 @@ def load(
     except OSError as error:
         raise SettingsError([f"{ENV_FILE} cannot be read ({error.strerror}): it should be readable, or away"]) from None
     problems = [*broken.values(), *_missing(settings, set(required), tuple(any_of), set(broken))]
+    # Who names what is required is about to run the bridge.
+    problems += _trace_problems(_otel()) if required else []
     if problems:
         raise SettingsError(sorted(problems))
     return settings
@@ -394,6 +439,63 @@ def unknown_among(names: Iterable[str]) -> dict[str, str | None]:
     # Their common beginning alone makes names alike.
     nearest = {name: get_close_matches(name, known, n=1, cutoff=0.75) for name in found}
     return {name: next(iter(near), None) for name, near in nearest.items() if name.startswith(OWN_PREFIXES)}
+
+
+def trace_exporters() -> tuple[str, ...]:
+    """Say where traces are wanted by the standard variables: `otlp`, `console`, both, or nowhere. Raises SettingsError.
+
+    All else that these variables say is for OpenTelemetry's SDK to read, from the environment alone: what `.env` has of
+    them is put there. Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    otel = _otel()
+    if problems := _trace_problems(otel):
+        raise SettingsError(problems)
+    exporters = _exporters(otel)
+    if exporters:
+        os.environ.update(otel)
+    return exporters
+
+
+def _otel() -> dict[str, str]:
+    """Read the OTEL_ variables that are set, as uppercase names; an empty one counts as none."""
+    in_file = DotEnvSettingsSource(Settings, env_file=ENV_FILE).env_vars.items()
+    found = {name.upper(): value for name, value in in_file if value} | dict(os.environ)
+    return {name: value for name, value in found.items() if name.startswith("OTEL_") and value}
+
+
+def _exporters(otel: Mapping[str, str]) -> tuple[str, ...]:
+    if otel.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return ()
+    named = otel.get("OTEL_TRACES_EXPORTER", "otlp" if any(name in otel for name in OTLP_ENDPOINTS) else "none")
+    return tuple(sorted({part.strip() for part in named.split(",")} - {"none", ""}))
+
+
+def _trace_problems(otel: Mapping[str, str]) -> list[str]:
+    exporters = _exporters(otel)
+    problems = [
+        f"OTEL_TRACES_EXPORTER: {name!r} is not built in; it should be otlp, console or none"
+        for name in exporters
+        if name not in {"otlp", "console"}
+    ]
+    if "otlp" not in exporters:
+        return problems
+    # Of two, the first is for traces alone, and counts.
+    for name in [name for name in OTLP_ENDPOINTS if name in otel][:1]:
+        if not re.fullmatch(r"https?://[^\s/?#]+(/\S*)?", otel[name]):
+            problems.append(f"{name}: it should be an http or https address, such as http://localhost:4318")
+    for name in [name for name in OTLP_PROTOCOLS if name in otel][:1]:
+        if otel[name] != "http/protobuf":
+            better = "it should be http/protobuf, which collectors take on port 4318"
+            problems.append(f"{name}: {otel[name]!r} is not built in; {better}")
+    for name in [name for name in OTLP_HEADERS if name in otel][:1]:
+        # The SDK would quote in the log what it cannot read, and it may be a key.
+        if not all(
+            re.fullmatch(r"\s*([\w!#-'*+.^`|~-]+\s*=[ !#-:<-\[\]-~]*)?", part, re.A) for part in otel[name].split(",")
+        ):
+            problems.append(
+                f"{name}: it should be name=value, more of them separated by commas, and values URL-encoded"
+            )
+    return problems
 
 
 def should(name: str) -> str:

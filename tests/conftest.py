@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 from redis.asyncio import Redis
 
-from bridge import redis_client
+from bridge import app, redis_client
 from bridge.embedded_redis import EmbeddedRedis
 from tests.rig import Rig
 
@@ -16,8 +16,11 @@ from tests.rig import Rig
 hypothesis.settings.register_profile("without deadlines", deadline=None)
 hypothesis.settings.load_profile("without deadlines")
 
+# What traces are exported can be read in every test.
+app.let_opentelemetry_in()
+
 FIGURES = pytest.StashKey[list[str]]()
-_OUTSIDE = ("SLACK_", "KAPA_", "BRIDGE_", "REDIS_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+_OUTSIDE = ("SLACK_", "KAPA_", "BRIDGE_", "REDIS_", "OTEL_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 
 
 @pytest.fixture

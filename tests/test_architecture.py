@@ -22,10 +22,11 @@ FLOORS = {
     "worlds": "inbox inbox_scripts dead_letters journal store rate_limit streams pauses circuit_breaker redis_client "
     "pipelining embedded_redis kapa.client slack.chat slack.web_api",
     "journeys": "work timing worker display status answer feedback",
-    "doors": "__main__ cli app check admin metrics report slack.app slack.http slack.socket slack.manifest",
+    "doors": "__main__ cli app check admin watch metrics history status_page traces report slack.app slack.http "
+    "slack.socket slack.manifest",
 }
 BESIDE = {"bridge.settings", "bridge.log"}
-# They hold a version and a docstring.
+# They hold a docstring, and the first one a version and what is kept out of every start.
 PACKAGES = {"bridge", "bridge.kapa", "bridge.slack", "bridge.playground"}
 FLOOR_OF = {f"bridge.{name}": number for number, names in enumerate(FLOORS.values()) for name in names.split()}
 WORDS = [f"bridge.{name}" for name in FLOORS["words"].split()]
@@ -52,10 +53,11 @@ PURE = {
 DOORS = len(FLOORS) - 1
 AT_IMPORT = re.compile(
     r"""structlog\.get_logger | re\.(compile|findall) | compile_pattern | TypeVar | frozenset | Path | Path\(.*\)\.\w+
-    | '.'\.encode | JSONDecoder | aiohttp\.ClientTimeout                                                     # values
+    | lru_cache | '.'\.encode | JSONDecoder | aiohttp\.ClientTimeout                                                     # values
     | dataclass | field | auto | Field | AfterValidator | BeforeValidator | SettingsConfigDict            # declarations
     | _label | _matches | _or_none
     | typer\.(Typer|Option|Argument) | \w+\.(add_typer|command|callback)                                     # typer
+    | sys\.modules\.setdefault                                                                     # OpenTelemetry
     | Person | Pace | SlackLimits | web\.RequestKey                                                    # playground
     """,
     re.VERBOSE,
@@ -156,8 +158,8 @@ def test_only_the_settings_read_the_environment(module: str) -> None:
     ]
     names = {alias.name for node in ast.walk(TREES[module]) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert not names & {"environ", "getenv"}
-    # The playground gives its child what a process needs to run at all.
-    assert not readers or module == "bridge.playground.processes"
+    # The playground gives its child what a process needs to run at all; OpenTelemetry's SDK reads nothing else.
+    assert not readers or module in {"bridge.playground.processes", "bridge.settings"}
 
 
 def test_the_settings_are_the_only_ones_to_make_settings_of_it() -> None:

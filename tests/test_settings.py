@@ -90,6 +90,18 @@ GOOD: list[tuple[str, str, Any]] = [
     ("redis_url", "redis://:pw@redis:6379/0", "redis://:pw@redis:6379/0"),
     ("redis_url", "rediss://user:p%40w@redis/0?ssl_cert_reqs=none", "rediss://user:p%40w@redis/0?ssl_cert_reqs=none"),
     ("redis_url", "unix:///run/redis.sock?db=0", "unix:///run/redis.sock?db=0"),
+    ("redis_url", "redis+sentinel://one:26379/mymaster", "redis+sentinel://one:26379/mymaster"),
+    (
+        "redis_url",
+        "rediss+sentinel://u:p%2C%40@one,two:1,[::1]:26379/mymaster/0?sentinel_password=x",
+        "rediss+sentinel://u:p%2C%40@one,two:1,[::1]:26379/mymaster/0?sentinel_password=x",
+    ),
+    ("redis_url", "redis+cluster://one", "redis+cluster://one"),
+    (
+        "redis_url",
+        "rediss+cluster://:p@[::1]:6379,two/?ssl_cert_reqs=none",
+        "rediss+cluster://:p@[::1]:6379,two/?ssl_cert_reqs=none",
+    ),
     ("bridge_data_dir", "/var/lib/bridge", Path("/var/lib/bridge")),
     ("bridge_host", "0.0.0.0", "0.0.0.0"),  # noqa: S104 - nothing listens there
     ("bridge_port", "0", 0),
@@ -110,6 +122,41 @@ GOOD: list[tuple[str, str, Any]] = [
     ("bridge_log_format", "json", "json"),
     ("bridge_log_level", "debug", "debug"),
 ]
+NO_HOST, NO_PORT = "it has no host, or an empty one", "it has a port that is no number from 1 to 65535"
+NO_SERVICE = "it names no service after the hosts, as in /mymaster/0"
+A_DATABASE = "it has a database, which a Cluster does not"
+BAD_REDIS_URLS = {
+    "localhost:6379": "its scheme is none of those",
+    "http://localhost": "its scheme is none of those",
+    "redis:localhost": "its scheme is none of those",
+    "redis+unix:///redis.sock": "its scheme is none of those",
+    "unix+cluster://one": "its scheme is none of those",
+    "redis+sentinels://one/mymaster": "its scheme is none of those",
+    "redis://": NO_HOST,
+    "redis:///0": NO_HOST,
+    "redis://:password@/0": NO_HOST,
+    "redis+cluster://": NO_HOST,
+    "redis+cluster://one,": NO_HOST,
+    "redis+cluster://one,:6379": NO_HOST,
+    "redis+sentinel:///mymaster": NO_HOST,
+    "redis://localhost:port": NO_PORT,
+    "redis://localhost:0": NO_PORT,
+    "redis+cluster://one:6379,two:65536": NO_PORT,
+    "redis+sentinel://one:26379,two:x/mymaster": NO_PORT,
+    "redis://one,two": "it names several hosts, which only those for Sentinel and Cluster can",
+    "redis://one:6379,two": "it names several hosts, which only those for Sentinel and Cluster can",
+    "redis+sentinel://one": NO_SERVICE,
+    "redis+sentinel://one/": NO_SERVICE,
+    "redis+sentinel://one//0": NO_SERVICE,
+    "redis+sentinel://one?db=0": NO_SERVICE,
+    "redis+sentinel://one/mymaster/first": "its database, after the service, is no number",
+    "redis+sentinel://one/mymaster/0/1": "its database, after the service, is no number",
+    "redis+cluster://one/0": A_DATABASE,
+    "redis+cluster://one/1": A_DATABASE,
+    "redis+cluster://one?db=1": A_DATABASE,
+    "redis://one two": "it is no URL",
+    "redis+cluster://[one]": "it is no URL",
+}
 BAD: list[tuple[str, str]] = [
     ("slack_bot_token", "xoxp-1-user"),
     ("slack_bot_token", "xoxb-"),
@@ -146,10 +193,7 @@ BAD: list[tuple[str, str]] = [
     ("kapa_requests_per_minute", "-1"),
     ("kapa_requests_per_minute", "twenty"),
     ("kapa_requests_per_minute", "1.5"),
-    ("redis_url", "localhost:6379"),
-    ("redis_url", "http://localhost"),
-    ("redis_url", "redis:localhost"),
-    ("redis_url", "redis://localhost:port"),
+    *(("redis_url", url) for url in BAD_REDIS_URLS),
     ("bridge_port", "65536"),
     ("bridge_port", "-1"),
     ("bridge_port", "http"),
@@ -207,6 +251,12 @@ def test_bad_values_are_named_with_what_they_should_be(name: str, text: str, mon
     assert problem.endswith(f"should be {should(name)}")
 
 
+@pytest.mark.parametrize(("url", "why"), BAD_REDIS_URLS.items())
+def test_a_redis_url_s_problem_is_told(url: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    assert problems() == (f"REDIS_URL: {why}; it should be {should('redis_url')}",)
+
+
 def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = dict(BAD)
     for name, text in bad.items():
@@ -239,6 +289,12 @@ LEAKS = [
     ("redis_url", f"redis://:{SECRET}@h\N{ACCOUNT OF}/0"),
     ("redis_url", f"redis://:{SECRET}@[redis]/0"),
     ("redis_url", f"redis://:{SECRET}\n@redis/0"),
+    ("redis_url", f"redis+sentinel://:{SECRET}@redis:26379"),
+    ("redis_url", f"redis+sentinel://one?sentinel_password={SECRET}"),
+    ("redis_url", f"redis+cluster://:{SECRET}@one,h\N{ACCOUNT OF}"),
+    ("redis_url", f"redis+cluster://:h\N{ACCOUNT OF}{SECRET}@one"),
+    ("redis_url", f"redis+cluster://:{SECRET}@one,two:port"),
+    ("redis_url", f"redis+cluster://:{SECRET}@one/0"),
     ("kapa_api_url", f"https://user:{SECRET}@api.kapa.ai"),
     ("kapa_api_url", f"https://user:{SECRET}@h\N{ACCOUNT OF}"),
     ("kapa_api_url", f"https://user:{SECRET}@api.kapa.ai:x"),
