@@ -232,15 +232,29 @@ async def test_a_check_that_passes(rig: Rig) -> None:
     result = await run("check", env=rig.environment())
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 9
     assert all(line.startswith("ok    ") for line in lines)
 
 
 async def test_a_check_that_fails(rig: Rig) -> None:
     result = await run("check", env=rig.environment(kapa_api_key="wrong"))
     assert (result.code, result.err) == (1, "")
-    [failed] = [line for line in result.out.splitlines() if not line.startswith("ok    ")]
+    failed, skipped = [line for line in result.out.splitlines() if not line.startswith("ok    ")]
     assert failed.startswith("FAIL  Kapa: KAPA_API_KEY")
+    assert skipped == "--    Kapa integration: not checked: this needs the Kapa project first"
+
+
+@pytest.mark.parametrize("role", ["ingress", "worker"])
+async def test_a_check_of_one_role(rig: Rig, role: str) -> None:
+    env = rig.environment()
+    unused = "KAPA_" if role == "ingress" else "SLACK_APP_TOKEN"
+    needed = {name: value for name, value in env.items() if not name.startswith(unused)}
+    result = await run("check", "--role", role, env=needed)
+    assert (result.code, result.err) == (0, "")
+    refused = typed("check", "--role", role, env={**needed, "REDIS_URL": ""})
+    assert (refused.code, refused.out) == (2, "")
+    [problem] = refused.problems
+    assert problem.startswith("REDIS_URL is not set: ")
 
 
 async def test_a_check_names_what_is_no_setting(rig: Rig) -> None:
@@ -261,8 +275,12 @@ async def test_a_check_for_programs(rig: Rig, tmp_path: Path) -> None:
     assert {one["name"]: one["ok"] for one in found} == {
         "settings": True,
         "Slack bot token": False,
+        "Slack scopes": None,
+        "Slack channels": True,
         "Slack app token": True,
+        "Slack clock": True,
         "Kapa": True,
+        "Kapa integration": True,
         "Redis": True,
     }
     assert all(one["text"] for one in found)

@@ -29,7 +29,7 @@ from bridge.settings import SECRETS, Role, Settings, SettingsError, load, unknow
 from bridge.slack import chat, write
 from bridge.slack.chat import SlackChat
 from bridge.slack.read import Identity
-from bridge.slack.web_api import granted_scopes, identify, refusal, web_client
+from bridge.slack.web_api import Account, account, identify, refusal, web_client
 from tests.rig import ADA, GENERAL, Rig
 
 # One server serves all examples of a test; how long each takes is the machine's affair.
@@ -272,7 +272,7 @@ REPLIES = st.one_of(
 @example({**POSTED, "response_metadata": {"next_cursor": {"a": 1}}}, 200, "find")
 @example({**POSTED, "messages": [{**POSTED["messages"][0], "ts": None}, None, 7]}, 200, "find")
 @example({**POSTED, "bot_id": 7, "url": ["x"]}, 200, "who")
-@given(REPLIES, st.sampled_from([200, 200, 200, 400, 429, 503]), st.sampled_from(["find", "post", "who", "scopes"]))
+@given(REPLIES, st.sampled_from([200, 200, 200, 400, 429, 503]), st.sampled_from(["find", "post", "who", "whose"]))
 async def test_any_reply_of_slack_s_is_read_or_a_chat_error(
     stand_in: tuple[SlackChat, Any, list[web.Response]], reply: Any, status: int, what: str
 ) -> None:
@@ -282,13 +282,13 @@ async def test_any_reply_of_slack_s_is_read_or_a_chat_error(
         "find": lambda: chat.find(QUESTION),
         "post": lambda: chat.delete(PLACE, "1700000000.000300"),
         "who": lambda: identify(client),
-        "scopes": lambda: granted_scopes(client),
+        "whose": lambda: account(client),
     }
     try:
         found = await calls[what]()
     except ChatError as error:
         found = error.reason
-    kinds = {"find": Found, "post": type(None), "who": Identity, "scopes": list}
+    kinds = {"find": Found, "post": type(None), "who": Identity, "whose": Account}
     assert isinstance(found, str | kinds[what])
     if isinstance(found, Found):
         assert all(isinstance(ts, str) for posted in (*found.parts.values(), found.unnamed) for ts in posted)

@@ -473,6 +473,7 @@ def test_what_is_no_answer_is_garbled(body: bytes) -> None:
         (b"[]", []),
         (b'[{"id":"a","name":"N","type":"API","x":1}]', [Integration("a", "N", "API")]),
         (b'[{"id":"a","name":null,"type":5}]', [Integration("a")]),
+        (b'[{"id":"a","integration_type":"WIDGET"}]', [Integration("a", "", "WIDGET")]),
         (b'{"count":1,"results":[{"id":"a"}]}', [Integration("a")]),
         (b'["a",{"id":""},{"name":"N"},5,null,[]]', [Integration("a")]),
     ],

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -22,7 +22,7 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bridge.playground.serving import served
-from bridge.playground.slack import ELSEWHERE, GENERAL, HELP, SimulatedSlack
+from bridge.playground.slack import ELSEWHERE, GENERAL, HELP, PRIVATE, SimulatedSlack
 from bridge.playground.slack_events import rich_text, unescape
 from bridge.playground.slack_page import Page, typed
 from bridge.playground.slack_rules import SlackError, check_blocks, check_metadata
@@ -101,9 +101,33 @@ async def test_auth_test_names_the_workspace_and_the_bot(client: AsyncWebClient)
     assert "chat:write" in reply.headers["X-OAuth-Scopes"].split(",")
 
 
+async def test_auth_test_names_the_app_of_an_app_token(slack: SimulatedSlack) -> None:
+    reply = await client_of(slack, slack.app_token).auth_test()
+    assert (reply["app_id"], reply["app_name"], reply.get("bot_id")) == ("A0BRIDGE", "Bridge", None)
+    assert reply.headers["X-OAuth-Scopes"] == "connections:write"
+
+
+async def test_auth_test_names_no_bot_of_a_user_token(slack: SimulatedSlack, client: AsyncWebClient) -> None:
+    slack.workspace.bot = replace(slack.workspace.bot, bot_id=None)
+    assert "bot_id" not in (await client.auth_test()).data
+
+
+@pytest.mark.parametrize(("channel", "scope"), [(HELP, "channels"), (PRIVATE, "groups"), ("D0ADA", "im")])
+async def test_each_kind_of_channel_has_its_scope(
+    slack: SimulatedSlack, client: AsyncWebClient, channel: str, scope: str
+) -> None:
+    slack.scopes.discard(f"{scope}:history")
+    assert await error_of(client.conversations_history(channel=channel)) == "missing_scope"
+    assert await error_of(client.conversations_replies(channel=channel, ts="1")) == "missing_scope"
+    slack.scopes.add(f"{scope}:history")
+    assert (await client.conversations_history(channel=channel))["messages"] == []
+
+
 async def test_tokens_and_scopes_are_checked(slack: SimulatedSlack, client: AsyncWebClient) -> None:
     assert await error_of(client_of(slack, "xoxb-wrong").auth_test()) == "invalid_auth"
-    assert await error_of(client_of(slack, slack.app_token).auth_test()) == "not_allowed_token_type"
+    assert await error_of(client_of(slack, slack.app_token).chat_postMessage(channel=HELP, text="x")) == (
+        "not_allowed_token_type"
+    )
     assert await error_of(client.apps_connections_open(app_token=slack.bot_token)) == "not_allowed_token_type"
     slack.scopes.discard("chat:write")
     assert await error_of(client.chat_postMessage(channel=HELP, text="x")) == "missing_scope"
@@ -134,7 +158,10 @@ async def test_tokens_and_scopes_are_checked(slack: SimulatedSlack, client: Asyn
         ("chat.postEphemeral", {"channel": HELP, "user": "U404", "text": "x"}, "user_not_in_channel"),
     ],
 )
-async def test_refusals(client: AsyncWebClient, method: str, args: dict[str, Any], error: str) -> None:
+async def test_refusals(
+    slack: SimulatedSlack, client: AsyncWebClient, method: str, args: dict[str, Any], error: str
+) -> None:
+    slack.scopes.update({"reactions:write", "users:read"})
     assert await error_of(client.api_call(method, json=args)) == error
 
 
@@ -218,6 +245,7 @@ async def test_replies_come_in_pages(slack: SimulatedSlack, client: AsyncWebClie
 
 
 async def test_channels_and_people_are_listed(slack: SimulatedSlack, client: AsyncWebClient) -> None:
+    slack.scopes.update({"channels:read", "users:read"})
     channels = (await client.conversations_list(types="public_channel,private_channel"))["channels"]
     assert {channel["name"]: channel["is_member"] for channel in channels} == {
         "general": True, "help": True, "secret-plans": True, "elsewhere": False, "with-acme": True,
@@ -476,6 +504,14 @@ async def test_faults_come_in_order_and_can_be_cleared(slack: SimulatedSlack, cl
 # Events over HTTP
 
 
+async def test_every_call_takes_as_long_as_slack_is_told_to_take(slack: SimulatedSlack, client: AsyncWebClient) -> None:
+    slack.latency = 0.05
+    await client.auth_test()
+    [call] = slack.calls
+    # The call is timed by another clock than the one that is slept by.
+    assert call.seconds > 0.04
+
+
 async def test_a_message_arrives_signed_and_in_slacks_envelope(slack: SimulatedSlack, app: App) -> None:
     ts = await slack.say(ADA, HELP, "how &lt;do&gt; I?", client_msg_id="c-1")
     await slack.delivered()
@@ -550,6 +586,7 @@ async def test_edits_and_deletions(slack: SimulatedSlack, app: App) -> None:
 
 
 async def test_reactions(slack: SimulatedSlack, app: App, client: AsyncWebClient) -> None:
+    slack.scopes.add("reactions:write")
     ts = str((await client.chat_postMessage(channel=HELP, text="so"))["ts"])
     await slack.react(ADA, HELP, ts, "thumbsup::skin-tone-2")
     await client.reactions_add(channel=HELP, timestamp=ts, name="eyes")

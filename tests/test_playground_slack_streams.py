@@ -297,6 +297,7 @@ async def test_events_of_a_shared_channel_say_so_and_whose_they_are(
 
 
 async def test_a_stranger_is_known_as_one(slack: SimulatedSlack, client: AsyncWebClient) -> None:
+    slack.scopes.update({"channels:read", "users:read"})
     infos = {one: (await client.conversations_info(channel=one))["channel"]["is_ext_shared"] for one in (HELP, SHARED)}
     assert infos == {HELP: False, SHARED: True}
     users = [(await client.users_info(user=one))["user"] for one in (ADA, STRANGER.id)]

@@ -194,7 +194,8 @@ def _integration(entry: object) -> Integration | None:
     identifier = _identifier(fields.get("id"))
     if identifier is None:
         return None
-    name, kind = fields.get("name"), fields.get("type")
+    # Kapa filters the list by `integration_type` (https://docs.kapa.ai/api/reference/integrations).
+    name, kind = fields.get("name"), fields.get("type") or fields.get("integration_type")
     return Integration(
         id=identifier,
         name=_encodable(name) if isinstance(name, str) else "",

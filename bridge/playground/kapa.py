@@ -41,7 +41,7 @@ Answering = str | Reply | Callable[[Asked], str | Reply] | None
 
 
 class SimulatedKapa:
-    """A Kapa instance with one project and one integration.
+    """A Kapa instance with one project, and one integration that answers; `integrations` are those that it lists.
 
     `requests_per_minute` chat requests are taken in any 60 s, None for any number. `clock` gives Unix seconds,
     `sleep` waits at the given pace.
@@ -61,6 +61,8 @@ class SimulatedKapa:
     ) -> None:
         self.api_key, self.project_id, self.integration_id = api_key, project_id, integration_id
         self.requests_per_minute = requests_per_minute
+        # More can be put in: each has an `id`, a `name` and a `type`.
+        self.integrations: list[Json] = [{"id": integration_id, "name": "Slack bridge", "type": "API"}]
         self.api_url = ""
         self.asked: deque[Asked] = deque(maxlen=_KEPT)
         self.feedback: dict[tuple[str, str], Json] = {}
@@ -242,8 +244,7 @@ class SimulatedKapa:
         if (early := await self._misbehave(request, self._take_fault("integrations", request))) is not None:
             return early
         self._check_project(request)
-        integration = {"id": self.integration_id, "name": "Slack bridge", "type": "API"}
-        return web.json_response([integration])
+        return web.json_response(self.integrations)
 
     async def _retrieve(self, request: web.Request) -> web.StreamResponse:
         self._check_project(request)

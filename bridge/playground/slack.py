@@ -212,6 +212,15 @@ class SimulatedSlack(People):
         self._api.faults.clear()
 
     @property
+    def latency(self) -> float:
+        """How many seconds every call of the Web API takes."""
+        return self._api.latency
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        self._api.latency = seconds
+
+    @property
     def stream_refusal(self) -> str | None:
         """The error code with which every chat.startStream is refused; None lets streams start."""
         return self._streams.refusal

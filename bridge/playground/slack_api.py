@@ -3,6 +3,7 @@
 https://docs.slack.dev/apis/web-api/ . What the methods do is in `slack_methods`.
 """
 
+import asyncio
 import itertools
 import json
 from collections import Counter, deque
@@ -19,10 +20,9 @@ from bridge.playground.slack_rules import SlackError
 
 log = structlog.get_logger()
 
-BOT_SCOPES = (
-    "app_mentions:read,assistant:write,channels:history,channels:read,chat:write,groups:history,groups:read,"
-    "im:history,im:read,mpim:history,reactions:read,reactions:write,users:read"
-)
+# What an app has that was made from the bridge's manifest; a test holds the two together.
+BOT_SCOPES = "app_mentions:read,channels:history,chat:write,groups:history,im:history,mpim:history,reactions:read"
+APP_SCOPE = "connections:write"
 _STRINGS = (
     *("channel", "channel_id", "ts", "thread_ts", "timestamp", "user", "name", "markdown_text", "trigger_id"),
     *("recipient_team_id", "recipient_user_id"),
@@ -62,7 +62,7 @@ class Tokens:
 
 
 class WebApi:
-    """The HTTP handler of `/api/{method}`."""
+    """The HTTP handler of `/api/{method}`; what a call asks for is done `latency` seconds after it came in."""
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class WebApi:
     ) -> None:
         self.calls: deque[Call] = deque(maxlen=keep)
         self.rate_limited: Counter[str] = Counter()
+        self.latency = 0.0
         self.faults = Faults(clock)
         self.scopes = set(BOT_SCOPES.split(","))
         self._methods = methods
@@ -90,6 +91,8 @@ class WebApi:
         name, began = request.match_info["method"], self._clock()
         args = await _arguments(request)
         token = _token(request, args)
+        if self.latency:
+            await asyncio.sleep(self.latency)
         fault = self.faults.take(name, _subject(args))
         if fault is not None and fault.action not in _AFTERWARDS:
             self._record(name, args, fault.action, began)
@@ -100,29 +103,34 @@ class WebApi:
             return drop(request) if fault.action == "drop_after" else await hang()
         if body.get("error") == "ratelimited":
             return self._rate_limited(name, str(body.pop("retry_after")))
-        return web.json_response(body, headers={"X-OAuth-Scopes": ",".join(sorted(self.scopes))})
+        scopes = {APP_SCOPE} if token == self._tokens.app else self.scopes
+        return web.json_response(body, headers={"X-OAuth-Scopes": ",".join(sorted(scopes))})
 
     def _call(self, name: str, args: Json, token: str) -> Json:
         try:
             method = self._methods.get(name)
             if method is None:
                 raise SlackError("unknown_method", req_method=name)
-            self._authorize(method, token)
+            self._authorize(method, token, args)
             self._check_limit(name, args)
             _check_arguments(method, args)
-            return {"ok": True, **method.run(args)}
+            run = method.as_app if method.as_app and token == self._tokens.app else method.run
+            return {"ok": True, **run(args)}
         except SlackError as refusal:
             return refusal.body
 
-    def _authorize(self, method: Method, token: str) -> None:
+    def _authorize(self, method: Method, token: str, args: Json) -> None:
         if not token:
             raise SlackError("not_authed")
         if token not in (self._tokens.bot, self._tokens.app):
             raise SlackError("invalid_auth")
+        if token == self._tokens.app and method.as_app:
+            return
         if token != (self._tokens.app if method.takes_app_token else self._tokens.bot):
             raise SlackError("not_allowed_token_type")
-        if method.scope and method.scope not in self.scopes:
-            raise SlackError("missing_scope", needed=method.scope, provided=",".join(sorted(self.scopes)))
+        scope = method.scope_of(args) if method.scope_of else method.scope
+        if scope and scope not in self.scopes:
+            raise SlackError("missing_scope", needed=scope, provided=",".join(sorted(self.scopes)))
 
     def _check_limit(self, name: str, args: Json) -> None:
         seconds = self._limiter.wait(name, str(args.get("channel", "")))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.playground.serving import Json
+from bridge.playground.slack_cast import APP_ID
 from bridge.playground.slack_modals import Modals
 from bridge.playground.slack_rules import SlackError, check_content, check_metadata
 from bridge.playground.slack_streams import Streams
@@ -23,12 +24,18 @@ _EMOJI = re.compile(r"[a-z0-9_+'-]+(::skin-tone-[2-6])?")
 
 @dataclass(frozen=True)
 class Method:
-    """A method: what it needs, and `run`, which gives the fields of its answer beside `ok`."""
+    """A method: what it needs, and `run`, which gives the fields of its answer beside `ok`.
+
+    `scope_of` names the scope where that depends on the arguments. `as_app` runs in place of `run` for the app token,
+    where the method takes both kinds; one that `takes_app_token` takes no other.
+    """
 
     run: Callable[[Json], Json]
     required: tuple[str, ...] = ()
     scope: str = ""
     takes_app_token: bool = False
+    scope_of: Callable[[Json], str] | None = None
+    as_app: Callable[[Json], Json] | None = None
 
 
 class Methods:
@@ -53,7 +60,9 @@ class Methods:
         """Give the methods by name."""
         return {
             "api.test": Method(lambda args: {"args": args}),
-            "auth.test": Method(self._auth_test),
+            "auth.test": Method(
+                self._auth_test, as_app=lambda _: {"app_id": APP_ID, "app_name": self._workspace.bot.real_name}
+            ),
             "apps.connections.open": Method(lambda _: {"url": self._open_socket()}, takes_app_token=True),
             "chat.postMessage": Method(self._post, ("channel",), "chat:write"),
             "chat.update": Method(self._update, ("channel", "ts"), "chat:write"),
@@ -64,8 +73,8 @@ class Methods:
             "chat.stopStream": Method(self._streams.stop, ("channel", "ts"), "chat:write"),
             "views.open": Method(self._modals.open, ("trigger_id", "view")),
             "assistant.threads.setStatus": Method(self._set_status, ("channel_id", "thread_ts"), "chat:write"),
-            "conversations.replies": Method(self._replies, ("channel", "ts"), "channels:history"),
-            "conversations.history": Method(self._history, ("channel",), "channels:history"),
+            "conversations.replies": Method(self._replies, ("channel", "ts"), scope_of=self._history_scope),
+            "conversations.history": Method(self._history, ("channel",), scope_of=self._history_scope),
             "conversations.info": Method(self._info, ("channel",), "channels:read"),
             "conversations.list": Method(self._list, scope="channels:read"),
             "users.info": Method(self._user, ("user",), "users:read"),
@@ -76,13 +85,15 @@ class Methods:
 
     def _auth_test(self, _: Json) -> Json:
         bot = self._workspace.bot
+        # A user's token has none.
+        bot_id = {"bot_id": bot.bot_id} if bot.bot_id else {}
         return {
             "url": self._workspace_url,
             "team": "Playground",
             "user": bot.name,
             "team_id": self._workspace.team,
             "user_id": bot.id,
-            "bot_id": bot.bot_id,
+            **bot_id,
             "is_enterprise_install": False,
         }
 
@@ -131,6 +142,10 @@ class Methods:
         status = {"status": args["status"], "loading_messages": loading} if args["status"] else {}
         self._workspace.set_status(channel, args["thread_ts"], status)
         return {}
+
+    def _history_scope(self, args: Json) -> str:
+        found = self._workspace.channels.get(str(args.get("channel")))
+        return {"group": "groups:history", "im": "im:history"}.get(found.type if found else "", "channels:history")
 
     def _replies(self, args: Json) -> Json:
         channel = self._workspace.joined(args["channel"])

@@ -7,9 +7,8 @@ from typing import Any, Final
 
 SCOPES: Final = {
     "app_mentions:read": "hear where it is mentioned",
-    "assistant:write": "show that it is thinking",
     "channels:history": "hear messages in public channels it is in",
-    "chat:write": "answer",
+    "chat:write": "answer, and show that it is at work",
     "groups:history": "hear messages in private channels it is in",
     "im:history": "hear direct messages",
     "mpim:history": "hear messages in group direct messages it is in",

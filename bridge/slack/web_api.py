@@ -1,6 +1,9 @@
 """One call of Slack's Web API, and what a failed one means. Which methods are called, and for what, lives elsewhere."""
 
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import aiohttp
@@ -47,20 +50,91 @@ async def identify(client: AsyncWebClient) -> Identity:
     )
 
 
-async def granted_scopes(client: AsyncWebClient) -> list[str]:
-    """Ask which scopes the bot token has; raises ChatError.
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose a token is, as `auth.test` says: names and ids, each empty where it does not say.
 
-    Source: https://docs.slack.dev/authentication/installing-with-oauth, the `x-oauth-scopes` header.
+    `bot_id` is a bot's alone, `app` and `app_id` an app-level token's. `scopes` is None where no header names them.
+    """
+
+    user: str
+    team: str
+    team_id: str
+    bot_id: str
+    app: str
+    app_id: str
+    scopes: frozenset[str] | None
+
+
+async def account(client: AsyncWebClient) -> Account:
+    """Ask whose the client's token is, and what it may do; raises ChatError.
+
+    Sources: https://docs.slack.dev/reference/methods/auth.test, and for the `x-oauth-scopes` header
+    https://docs.slack.dev/authentication/installing-with-oauth.
     """
     headers: dict[str, str] = {}
+    reply = await call("auth.test", _noting(client.auth_test(), headers))
+    scopes = headers.get("x-oauth-scopes")
+    return Account(
+        user=_text(reply, "user"),
+        team=_text(reply, "team"),
+        team_id=_text(reply, "team_id"),
+        bot_id=_text(reply, "bot_id"),
+        app=_text(reply, "app_name"),
+        app_id=_text(reply, "app_id"),
+        scopes=None if scopes is None else frozenset(filter(None, (scope.strip() for scope in scopes.split(",")))),
+    )
 
-    async def ask() -> Any:
-        reply = await client.auth_test()
-        headers.update({name.lower(): value for name, value in dict(reply.headers).items()})
-        return reply
 
-    await call("auth.test", ask())
-    return [scope.strip() for scope in headers.get("x-oauth-scopes", "").split(",") if scope.strip()]
+async def newest_subtype(client: AsyncWebClient, channel: str) -> str:
+    """Read the newest message of a channel that the bot is in, and give its subtype, empty for none; raises ChatError.
+
+    Source: https://docs.slack.dev/reference/methods/conversations.history.
+    """
+    reply = await call("conversations.history", client.conversations_history(channel=channel, limit=1))
+    messages = reply.get("messages")
+    newest = messages[0] if isinstance(messages, list) and messages else None
+    return _text(newest, "subtype") if isinstance(newest, dict) else ""
+
+
+async def server_time(client: AsyncWebClient) -> float | None:
+    """Ask Slack for the time: the `Date` of a reply, Unix time cut to a whole second; None: the reply has none.
+
+    What else the reply says does not matter; raises ChatError where none comes.
+    Sources: https://docs.slack.dev/reference/methods/api.test, https://www.rfc-editor.org/rfc/rfc9110#field.date.
+    """
+    headers: dict[str, str] = {}
+    try:
+        await call("api.test", _noting(client.api_test(), headers))
+    except ChatError:
+        if not headers:
+            raise
+    try:
+        at = parsedate_to_datetime(headers.get("date", ""))
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+async def _noting(request: Awaitable[AsyncSlackResponse], headers: dict[str, str]) -> AsyncSlackResponse:
+    """Await one call of the SDK and note the reply's headers, under lowercase names."""
+    try:
+        reply = await request
+    except SlackApiError as error:
+        if isinstance(error.response, AsyncSlackResponse):
+            _note(error.response, headers)
+        raise
+    _note(reply, headers)
+    return reply
+
+
+def _note(reply: AsyncSlackResponse, headers: dict[str, str]) -> None:
+    headers.update({str(name).lower(): str(value) for name, value in dict(reply.headers).items()})
 
 
 async def call(method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
