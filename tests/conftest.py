@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -19,22 +20,24 @@ hypothesis.settings.load_profile("without deadlines")
 # What traces are exported can be read in every test.
 app.let_opentelemetry_in()
 
-FIGURES = pytest.StashKey[list[str]]()
+FIGURE = "figure"
 _OUTSIDE = ("SLACK_", "KAPA_", "BRIDGE_", "REDIS_", "OTEL_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 
 
 @pytest.fixture
-def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Give the means to tell a proof's figures at the end of the run."""
-    return pytestconfig.stash.setdefault(FIGURES, []).append
+    return partial(record_property, FIGURE)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the figures that tests told."""
-    if figures := config.stash.get(FIGURES, []):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests told, in whichever process they ran."""
+    ended = [report for name in ("passed", "failed") for report in terminalreporter.getreports(name)]
+    figures = [value for report in ended for name, value in report.user_properties if name == FIGURE]
+    if figures:
         terminalreporter.section("figures")
         for line in figures:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(str(line))
 
 
 @pytest.fixture(autouse=True)

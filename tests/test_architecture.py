@@ -53,7 +53,7 @@ PURE = {
 DOORS = len(FLOORS) - 1
 AT_IMPORT = re.compile(
     r"""structlog\.get_logger | re\.(compile|findall) | compile_pattern | TypeVar | frozenset | Path | Path\(.*\)\.\w+
-    | lru_cache | '.'\.encode | JSONDecoder | aiohttp\.ClientTimeout                                                     # values
+    | lru_cache | '.'\.encode | JSONDecoder | aiohttp\.ClientTimeout                                         # values
     | dataclass | field | auto | Field | AfterValidator | BeforeValidator | SettingsConfigDict            # declarations
     | _label | _matches | _or_none
     | typer\.(Typer|Option|Argument) | \w+\.(add_typer|command|callback)                                     # typer
