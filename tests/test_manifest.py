@@ -70,8 +70,8 @@ def methods_called() -> set[str]:
     """Give the Web API methods behind each of the SDK's that is named anywhere in the bridge."""
     names = {node.attr for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert "api_call" not in names, "a method that is called by its name is not found here"
-    called = {name: getattr(AsyncWebClient, name) for name in names if name in vars(AsyncWebClient)}
-    found = (re.search(r'api_call\(\s*"([\w.]+)"', inspect.getsource(function)) for function in called.values())
+    called = [value for name, value in vars(AsyncWebClient).items() if name in names and inspect.isfunction(value)]
+    found = (re.search(r'api_call\(\s*"([\w.]+)"', inspect.getsource(function)) for function in called)
     return {match[1] for match in found if match}
 
 
