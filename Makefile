@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do "$$p" -c 'import sy
 BIN := .venv/bin
 PORT ?= 8080
 
-.PHONY: help playground test test-browser screenshot lint types unit chaos soak format lock clean
+.PHONY: help playground test test-browser screenshot lint types unit chaos soak bench format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -39,14 +39,19 @@ lint: .venv/dev.stamp ## find mistakes and what is not in the house's style
 types: .venv/dev.stamp ## check the types
 	$(BIN)/mypy
 
+# Most tests wait more than they work; the fault matrix has lanes of its own, and needs the machine for itself.
 unit: .venv/dev.stamp ## the tests alone
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/test_fault_matrix.py
+	$(BIN)/pytest tests/test_fault_matrix.py
 
 chaos: .venv/dev.stamp ## kill everything at random for SECONDS=600, and judge what came of it; SEED=… repeats one
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 soak: .venv/dev.stamp ## 100,000 questions to one bridge, watching its memory (some ten minutes)
 	$(BIN)/python -m tests.benchmarks.soak
+
+bench: .venv/dev.stamp ## how fast the bridge is beside a floor (some twelve minutes); writes docs/performance.md
+	$(BIN)/python -m tests.benchmarks --write
 
 format: .venv/dev.stamp ## put every file into the house's style
 	$(BIN)/ruff check --fix .

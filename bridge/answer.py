@@ -5,6 +5,7 @@ What the messages look like and how they get there lives in `display` and `slack
 
 import asyncio
 import random
+from asyncio import gather
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ import structlog
 
 from bridge import policy
 from bridge.chat import ChatBusyError, ChatError, ChatRefusedError
-from bridge.circuit_breaker import CircuitBreaker, CircuitOpenError
+from bridge.circuit_breaker import CircuitBreaker, CircuitOpenError, Verdict
 from bridge.display import Display, Means, Painter, Sleep
 from bridge.inbox import FINISHED
 from bridge.journal import QuestionEntry
@@ -203,12 +204,14 @@ class Answering:
         if "answer" in notes:
             await turn.lease.begin()
             return Answer.from_json(notes["answer"])
-        thread = await self._kapa_thread(turn)
+        # Together: each is a moment that the person waits.
+        thread, _ = await gather(self._kapa_thread(turn), self._admit(turn, status))
         try:
-            return await self._ask(turn, thread, status)
+            return await self._ask(turn, thread)
         except KapaThreadUnknown:
             log.info("kapa_thread_replaced")
-            return await self._ask(turn, None, status)
+            await self._admit(turn, status)
+            return await self._ask(turn, None)
 
     async def _kapa_thread(self, turn: _Turn) -> str | None:
         question = turn.question
@@ -217,9 +220,8 @@ class Answering:
             return None
         return await self.means.store.kapa_thread(question.line)
 
-    async def _ask(self, turn: _Turn, thread: str | None, status: Status) -> Answer:
+    async def _ask(self, turn: _Turn, thread: str | None) -> Answer:
         question = turn.question
-        await self._admit(turn, status)
         await turn.lease.begin()
         query = Query(question.text, question.person, question.origin_url, thread)
         # An answer that is there already stays until the new one is whole.
@@ -241,15 +243,15 @@ class Answering:
         status.say(self.messages.waiting.format(place=wait.place))
 
     async def _ask_whole(self, turn: _Turn, query: Query) -> Answer:
-        async with self.breaker.watch(turn.lease.ticket.item.id):
+        async with self.breaker.watch(turn.lease.ticket.item.id) as verdict:
             with turn.stopwatch.waiting():
                 answer = await self.kapa.ask(query)
-            return await self._remembered(turn, answer)
+            return await self._remembered(turn, answer, verdict)
 
     async def _stream(self, turn: _Turn, query: Query) -> Answer:
         async with (
             Painter(turn.display, self.sleep) as painter,
-            self.breaker.watch(turn.lease.ticket.item.id),
+            self.breaker.watch(turn.lease.ticket.item.id) as verdict,
             aclosing(self.kapa.stream(query)) as pieces,
         ):
             turn.stopwatch.pause()
@@ -257,12 +259,12 @@ class Answering:
                 turn.stopwatch.resume()
                 if isinstance(piece, Answer):
                     # Here already: the end of the block waits for a draft that is being shown.
-                    return await self._remembered(turn, piece)
+                    return await self._remembered(turn, piece, verdict)
                 painter.add(piece)
             raise KapaUnavailable("the stream ended without an answer")
 
-    async def _remembered(self, turn: _Turn, answer: Answer) -> Answer:
-        await turn.lease.remember({"answer": answer.to_json()})
+    async def _remembered(self, turn: _Turn, answer: Answer, verdict: Verdict) -> Answer:
+        await gather(turn.lease.remember({"answer": answer.to_json()}), verdict.good())
         return answer
 
     async def _without_answer(self, error: KapaError, turn: _Turn) -> Outcome:

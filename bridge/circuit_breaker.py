@@ -115,14 +115,19 @@ class CircuitBreaker:
             raise CircuitOpenError(cooling / 1000 or min(probing / 1000, PROBE_WAIT_SECONDS))
 
     @asynccontextmanager
-    async def watch(self, who: str) -> AsyncIterator[None]:
-        """Learn from how a request to Kapa, the block, ends; a block that Kapa did not end says nothing."""
+    async def watch(self, who: str) -> AsyncIterator["Verdict"]:
+        """Learn from how a request to Kapa, the block, ends; a block that Kapa did not end says nothing.
+
+        What is learned is told at the end of the block, unless the block itself says before that the request is good.
+        """
+        verdict = Verdict(self)
         try:
-            yield
+            yield verdict
         except KapaError as error:
             await (self.failed(who) if is_outage(error) else self.succeeded())
             raise
-        await self.succeeded()
+        if not verdict.is_given:
+            await self.succeeded()
 
     async def failed(self, who: str) -> None:
         """Count a failure; while the circuit is open, only that of the probe counts."""
@@ -158,6 +163,19 @@ class CircuitBreaker:
     def _not_told(self, error: RedisError) -> None:
         # What came of the request counts for more than what others learn from it.
         log.warning("circuit_not_told", circuit=self._name, error=type(error).__name__)
+
+
+class Verdict:
+    """What is said of one request to Kapa before its block ends."""
+
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self._breaker = breaker
+        self.is_given = False
+
+    async def good(self) -> None:
+        """Say that Kapa has answered."""
+        self.is_given = True
+        await self._breaker.succeeded()
 
 
 def is_outage(error: KapaError) -> bool:
