@@ -13,6 +13,8 @@ from redis.exceptions import RedisError, ResponseError
 # Their connection does nothing else until there is something to read.
 _BLOCKING: Final = frozenset({"XREADGROUP", "MONITOR"})
 
+CLOSING_SECONDS: Final = 1.0
+
 _Asked = tuple[tuple[Any, ...], dict[str, Any], asyncio.Future[Any]]
 
 
@@ -49,6 +51,17 @@ class PipeliningRedis(Redis):
         self._asked.append((args, options, reply))
         return await reply
 
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close the connections, once what is under way has had a moment to end."""
+        # What was asked in this turn is sent in the next.
+        await asyncio.sleep(0)
+        if self._sending:
+            _, late = await asyncio.wait(self._sending, timeout=CLOSING_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await super().aclose(close_connection_pool)
+
     def _alone(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
 
@@ -64,6 +77,10 @@ class PipeliningRedis(Redis):
             replies = await self._replies(asked)
         except (RedisError, OSError) as error:
             replies = [error] * len(asked)
+        except asyncio.CancelledError:
+            for _, _, future in asked:
+                future.cancel()
+            raise
         finally:
             self._under_way -= 1
         for (_, _, future), reply in zip(asked, replies, strict=True):

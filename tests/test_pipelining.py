@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from bridge import redis_client
+from bridge import pipelining, redis_client
 from bridge.pipelining import PipeliningRedis
 from tests.waiting import eventually
 
@@ -124,3 +124,29 @@ async def test_what_a_redis_refuses_for_a_moment_is_asked_again_alone(redis_url:
     replies = await asyncio.gather(redis.ping(), *(redis.eval(refuses_once, 1, f"key{number}") for number in range(5)))
     assert replies == [True, *["done"] * 5]
     await redis.aclose()
+
+
+async def test_a_client_that_is_closed_lets_what_is_under_way_end(redis_url: str) -> None:
+    redis = redis_client.connect(redis_url)
+    await redis.set("key", "value")
+    asking = [asyncio.ensure_future(redis.get("key")) for _ in range(10)]
+    await asyncio.sleep(0)
+    await redis.aclose()
+    assert await asyncio.gather(*asking) == ["value"] * 10
+
+
+async def test_a_client_that_is_closed_waits_no_longer_for_a_redis_that_stands_still(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelining, "CLOSING_SECONDS", 0.01)
+    other = redis_client.connect(redis_url)
+    await asyncio.gather(*(other.ping() for _ in range(3)))
+    await redis.client_pause(60_000, all=False)
+    asking = [asyncio.ensure_future(other.set("key", number)) for number in range(10)]
+    await asyncio.sleep(0)
+    await other.aclose()
+    asking[0].cancel()
+    replies = await asyncio.gather(*asking, return_exceptions=True)
+    await redis.client_unpause()
+    # The first one was sent alone, as redis-py does it.
+    assert all(isinstance(reply, asyncio.CancelledError) for reply in replies[1:])
