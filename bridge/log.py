@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TextIO
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 import stamina
 import structlog
@@ -119,9 +119,14 @@ class _Redactor:
 
 
 def _spellings(secret: str) -> Iterable[str]:
-    """Give a secret, and where it is a URL the password in it, in every form that a log line may carry."""
+    """Give a secret, and where it is a URL the passwords in it, in every form that a log line may carry."""
     found = {secret, repr(secret)[1:-1]}
-    if "://" in secret:
-        password = secret.partition("://")[2].rpartition("@")[0].partition(":")[2]
-        found |= {password, unquote(password)}
+    _, is_url, rest = secret.partition("://")
+    if is_url:
+        # An @ in the query may not make what comes before it a part of the password, nor one in it end it.
+        for part in (rest, re.split(r"[/?#]", rest, maxsplit=1)[0]):
+            password = part.rpartition("@")[0].partition(":")[2]
+            found |= {password, unquote(password)}
+        for password in re.findall(r"[?&]\w*password=([^&#]+)", rest):
+            found |= {password, unquote_plus(password)}
     return filter(None, found)

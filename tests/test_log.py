@@ -20,7 +20,11 @@ from bridge import log
 KEY = 'kapa-"Zq7Key"-\\Zq0123Zq'
 PASSWORD = "Zq7p@ss/w0rdZq7"
 REDIS = "redis://:Zq7p%40ss%2Fw0rdZq7@redis:6379/0"
-SECRETS = ("xoxb-Zq7known-1", "xapp-Zq7known-1", "Zq0123Zq", KEY, REDIS)
+SENTINEL = (
+    "rediss+sentinel://ann:Zq8a%40Zq8b%2CZq8c@one:26379,two/my/0?sentinel_password=Zq8d%2BZq8e%40Zq8f&ssl_ca_certs=/a@b"
+)
+SOCKET = "unix:///redis.sock?db=0&password=Zq8g"
+SECRETS = ("xoxb-Zq7known-1", "xapp-Zq7known-1", "Zq0123Zq", KEY, REDIS, SENTINEL, SOCKET)
 
 
 class Terminal(io.StringIO):
@@ -86,6 +90,14 @@ SPELLINGS = [
     REDIS,
     PASSWORD,
     "Zq7p%40ss%2Fw0rdZq7",
+    SENTINEL,
+    "Zq8a@Zq8b,Zq8c",
+    "Zq8a%40Zq8b%2CZq8c",
+    "Zq8d+Zq8e@Zq8f",
+    "Zq8d%2BZq8e%40Zq8f",
+    SOCKET,
+    "Zq8g",
+    "redis+cluster://user:Zq7hunter2@one:6379,two:6379",
     "redis://user:Zq7hunter2@host/0",
     "redis://:Zq7hunter2@host/0",
     "redis://user:hunt@Zq7er2X@host/0",
@@ -104,6 +116,7 @@ FORBIDDEN = [
     "Zq7hunter2",
     "hunt@Zq7er2X",
     "Zq7er2X",
+    "Zq8",
 ]
 
 
