@@ -110,8 +110,12 @@ class Worker:
         asked_at = self._clock()
         room = self._concurrency - len(self._running)
         if room > 0:
-            for ticket in await self._inbox.take(room, wait_seconds=TAKE_SECONDS):
-                self._start(ticket, asked_at)
+            tickets = await self._inbox.take(room, wait_seconds=TAKE_SECONDS)
+            # A Redis that failed over may have forgotten that it handed one out.
+            running = {lease.ticket.id for lease in self._running.values()}
+            for ticket in tickets:
+                if ticket.id not in running:
+                    self._start(ticket, asked_at)
 
     def _start(self, ticket: Ticket, asked_at: float) -> None:
         lease = Lease(self._inbox, ticket, asked_at, self._clock)

@@ -321,7 +321,7 @@ def test_each_byte_of_a_long_record_is_searched_a_bounded_number_of_times() -> N
     data = stream_of(chunk("partial_answer", {"text": "x" * 20_000}))
     for at in range(len(data)):
         decoder.feed(data[at : at + 1])
-    assert len(data) <= counting.looked_at <= len(DELIMITER) * len(data)
+    assert 0 < counting.looked_at <= len(DELIMITER) * len(data)
     assert decoder.end() == []
 
 

@@ -197,6 +197,27 @@ async def _is_zero(number: Awaitable[int]) -> bool:
     return await number == 0
 
 
+async def test_a_ticket_that_redis_forgot_it_had_handed_out_is_not_dealt_with_twice(redis: Redis) -> None:
+    gate = asyncio.Event()
+    dealt: list[str] = []
+
+    async def wait(lease: Lease) -> Outcome:
+        dealt.append(lease.ticket.item.id)
+        await gate.wait()
+        return Done("done")
+
+    await put(redis, item(1, "t:c:1"))
+    async with working(at(redis), Journey(wait)) as work:
+        await eventually(partial(_has, dealt, 1))
+        # As after a failover to a replica that had not heard of it.
+        await redis.xgroup_setid(READY, GROUP, "0")
+        await put(redis, item(2, "t:c:2"))
+        await eventually(partial(_has, dealt, 2))
+        gate.set()
+        await assert_settled(work, "done", "done")
+    assert dealt == ["q1", "q2"]
+
+
 async def test_no_more_run_at_once_than_there_is_room_for(redis: Redis) -> None:
     gate = asyncio.Event()
     running: list[int] = []

@@ -253,11 +253,10 @@ class StreamDecoder:
     that nothing after it counts; `is_said_to_end`, that some record called itself the last. Never raises.
     """
 
-    __slots__ = ("_buffer", "_searched", "is_over", "is_said_to_end")
+    __slots__ = ("_buffer", "is_over", "is_said_to_end")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._searched = 0
         self.is_over = False
         self.is_said_to_end = False
 
@@ -266,15 +265,18 @@ class StreamDecoder:
         if self.is_over:
             return []
         buffer = self._buffer
+        searched = len(buffer)
         buffer += data
-        # A delimiter may have begun in the last two bytes that were searched before.
-        end = buffer.rfind(DELIMITER, max(0, self._searched - len(DELIMITER) + 1))
+        # Most small chunks end no record, and are done with here.
+        if DELIMITER[-1] not in data and len(buffer) < MAX_RECORD_BYTES:
+            return []
+        # A delimiter may have begun in the last two bytes that were there before.
+        end = buffer.rfind(DELIMITER, max(0, searched - len(DELIMITER) + 1))
         pieces: list[Piece] = []
         if end >= 0:
             records = buffer[:end].split(DELIMITER)
             del buffer[: end + len(DELIMITER)]
             pieces = self._read(records)
-        self._searched = len(buffer)
         if len(buffer) >= MAX_RECORD_BYTES + len(DELIMITER) and not self.is_over:
             pieces.append(self._broken(_TOO_LONG))
         return pieces
@@ -283,7 +285,7 @@ class StreamDecoder:
         """Give the pieces of a last record that has no delimiter."""
         if self.is_over:
             return []
-        rest, self._buffer, self._searched = self._buffer, bytearray(), 0
+        rest, self._buffer = self._buffer, bytearray()
         return self._read([rest])
 
     def _read(self, records: Iterable[bytearray]) -> list[Piece]:
