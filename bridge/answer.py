@@ -5,7 +5,6 @@ What the messages look like and how they get there lives in `display` and `slack
 
 import asyncio
 import random
-from asyncio import gather
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -29,7 +28,7 @@ from bridge.rate_limit import RateLimit, Wait
 from bridge.status import Status
 from bridge.store import NO_ANSWER, message_key
 from bridge.timing import Observer, Stopwatch
-from bridge.work import Again, Beside, Done, GaveUp, Lease, Outcome
+from bridge.work import Again, Beside, Done, GaveUp, Lease, Outcome, together
 
 log = structlog.get_logger()
 
@@ -205,11 +204,12 @@ class Answering:
             await turn.lease.begin()
             return Answer.from_json(notes["answer"])
         # Together: each is a moment that the person waits.
-        thread, _ = await gather(self._kapa_thread(turn), self._admit(turn, status))
+        thread = await together(self._kapa_thread(turn), self._admit(turn, status))
         try:
             return await self._ask(turn, thread)
         except KapaThreadUnknown:
             log.info("kapa_thread_replaced")
+            turn.stopwatch.resume()
             await self._admit(turn, status)
             return await self._ask(turn, None)
 
@@ -264,7 +264,7 @@ class Answering:
             raise KapaUnavailable("the stream ended without an answer")
 
     async def _remembered(self, turn: _Turn, answer: Answer, verdict: Verdict) -> Answer:
-        await gather(turn.lease.remember({"answer": answer.to_json()}), verdict.good())
+        await together(turn.lease.remember({"answer": answer.to_json()}), verdict.good())
         return answer
 
     async def _without_answer(self, error: KapaError, turn: _Turn) -> Outcome:

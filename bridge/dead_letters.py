@@ -28,6 +28,7 @@ class DeadLetter:
     reason: str
     item: Item
     notes: dict[str, str]
+    entry: str
 
 
 class DeadLetters:
@@ -77,7 +78,7 @@ class DeadLetters:
         keys = [DEAD, f"{lines}:ready", f"{lines}:line:{letter.item.line}", f"{lines}:notes:{letter.item.id}"]
         keys.append(latest_key(letter.item.id))
         notes = [part for pair in letter.notes.items() for part in pair]
-        args: list[str | int] = [letter.id, letter.item.line, letter.item.to_entry(), NOTES_SECONDS, *notes]
+        args: list[str | int] = [letter.id, letter.item.line, letter.entry, NOTES_SECONDS, *notes]
         return bool(await self._revive(keys=keys, args=args))
 
 
@@ -87,4 +88,4 @@ def _dead_letter(id_: str, fields: Mapping[str, str]) -> DeadLetter:
     except (ValueError, TypeError):
         item = Item(id="", line=fields["line"], order="", payload=fields["entry"])
     kind, notes = Kind(fields["kind"]), json.loads(fields["notes"])
-    return DeadLetter(id_, int(id_.partition("-")[0]), kind, fields["reason"], item, notes)
+    return DeadLetter(id_, int(id_.partition("-")[0]), kind, fields["reason"], item, notes, fields["entry"])

@@ -16,6 +16,7 @@ from operator import add
 from time import monotonic
 from typing import Final, TypeVar
 
+import structlog
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.samples import Sample
 
@@ -34,6 +35,7 @@ Buckets = Mapping[str, Mapping[Labels, tuple[int, ...]]]
 
 Sleep = Callable[[float], Awaitable[None]]
 T = TypeVar("T")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,10 @@ class History:
     async def _sample_on(self) -> None:
         while True:
             await self._sleep(SAMPLE_SECONDS)
-            self.sample()
+            try:
+                self.sample()
+            except Exception:  # a page without its last ten seconds is better than one that stands still
+                log.exception("history_not_sampled")
 
     def sample(self) -> None:
         """Note what happened since the last sample."""

@@ -10,7 +10,7 @@ again do not live here. Keys (one hash tag, so that Redis Cluster keeps them tog
 
     {bridge}:<kind>:ready           stream of tickets: one for the head of each line that is not waiting
     {bridge}:<kind>:later           sorted set of the lines that wait before they are tried again, by time (ms)
-    {bridge}:<kind>:unfinished      sorted set of the items that are not finished, by when they were put (ms)
+    {bridge}:<kind>:unfinished      sorted set of <line>|<item> of what is not finished, by when it was put (ms)
     {bridge}:<kind>:line:<line>     list of a line's items, oldest first; the head is the one being dealt with
     {bridge}:<kind>:turns:<channel> list of a channel's lines that wait for their ticket, the next one first
     {bridge}:<kind>:out:<channel>   set of the channel's tickets in the stream, TICKETS_OF_A_CHANNEL at most

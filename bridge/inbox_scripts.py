@@ -34,6 +34,7 @@ local function read(entry)
   if is_read and type(parts) == 'table' then return tostring(parts[1]), tostring(parts[2]) end
   return '', ''
 end
+local function unfinished(name, id) return name .. '|' .. id end
 -- A ticket says whether its item was tried before: while it stood in line, or before it was given up and put back.
 local function issue(ready, name, again)
   local entry = redis.call('LINDEX', beside(ready, 'line:') .. name, 0)
@@ -86,7 +87,7 @@ _ENTER: Final = """
 -- Quick messages may be delivered the wrong way round: all that wait behind the head are kept in their order.
 local function enter(ready, line, name, entry, order, marks, seconds)
   for _, mark in ipairs(marks) do redis.call('SET', mark, '', 'EX', seconds) end
-  redis.call('ZADD', beside(ready, 'unfinished'), 'NX', now_ms(), (read(entry)))
+  redis.call('ZADD', beside(ready, 'unfinished'), 'NX', now_ms(), unfinished(name, read(entry)))
   local at = redis.call('RPUSH', line, entry) - 1
   if at == 0 then hand_out(ready, name, '0') end
   while at > 1 do
@@ -247,7 +248,7 @@ if not owns(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return 0 end
 if is_revised(KEYS[2], ARGV[12]) then return 2 end
 take_out(KEYS[1], ARGV[1], ARGV[2], ARGV[4])
 local entry = redis.call('LPOP', KEYS[2])
-if entry then redis.call('ZREM', beside(KEYS[1], 'unfinished'), (read(entry))) end
+if entry then redis.call('ZREM', beside(KEYS[1], 'unfinished'), unfinished(ARGV[4], read(entry))) end
 redis.call('DEL', KEYS[3])
 if ARGV[6] ~= '' and entry then
   redis.call('XADD', KEYS[4], 'MAXLEN', ARGV[8], '*',
@@ -389,7 +390,7 @@ local latest = redis.call('GET', KEYS[5])
 if (latest and latest > order) or has_item(KEYS[3], id) then return 0 end
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[4], ARGV[4])
-redis.call('ZADD', beside(KEYS[2], 'unfinished'), 'NX', now_ms(), id)
+redis.call('ZADD', beside(KEYS[2], 'unfinished'), 'NX', now_ms(), unfinished(ARGV[2], id))
 if redis.call('RPUSH', KEYS[3], ARGV[3]) == 1 then hand_out(KEYS[2], ARGV[2], '1') end
 return 1
 """
@@ -434,7 +435,13 @@ return gone
 BACKLOG = (
     _FUNCTIONS
     + """
-local unfinished = beside(KEYS[1], 'unfinished')
+local all = beside(KEYS[1], 'unfinished')
+-- A version that knows nothing of it may have finished the oldest ones.
+for _, member in ipairs(redis.call('ZRANGE', all, 0, 99)) do
+  local name, id = string.match(member, '^(.*)|(.*)$')
+  if name and has_item(beside(KEYS[1], 'line:') .. name, id) then break end
+  redis.call('ZREM', all, member)
+end
 local now, untaken = now_ms(), 0
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
 local last = '-'
@@ -445,8 +452,8 @@ for _, group in ipairs(groups.err and {} or groups) do
 end
 local next_one = redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', 1)[1]
 if next_one then untaken = math.max(0, now - string.match(next_one[1], '^%d+')) end
-local oldest = redis.call('ZRANGE', unfinished, 0, 0, 'WITHSCORES')[2]
+local oldest = redis.call('ZRANGE', all, 0, 0, 'WITHSCORES')[2]
 local age = oldest and math.max(0, now - oldest) or 0
-return {redis.call('XLEN', KEYS[1]), redis.call('ZCARD', KEYS[2]), redis.call('ZCARD', unfinished), age, untaken}
+return {redis.call('XLEN', KEYS[1]), redis.call('ZCARD', KEYS[2]), redis.call('ZCARD', all), age, untaken}
 """
 )

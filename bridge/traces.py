@@ -218,7 +218,7 @@ def _ids_of(kind: Kind, item: Item) -> tuple[int, int]:
 
 def _attributes(kind: Kind, item: Item) -> dict[str, AttributeValue]:
     """Say where an item stands; the ids of votes hold who votes, and stay out."""
-    team, channel, ts = item.line.split(":")
+    team, channel, ts = [*item.line.split(":"), "", ""][:3]
     if kind is Kind.VOTE:
         return {"slack.team": team, "slack.channel": channel, "slack.message": ts}
     question = item.id.rpartition(":")[2]

@@ -129,6 +129,18 @@ async def persistently(
             await (again or ask)()
 
 
+async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, object]) -> T:
+    """Do two things at once and give what the first gives; neither goes on when the other fails."""
+    other = asyncio.create_task(second)
+    try:
+        result = await first
+        await other
+    except BaseException:
+        await end(other)
+        raise
+    return result
+
+
 async def end(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks and wait until they have ended, in whatever way."""
     # Python 3.11's wait_for, which redis-py sends through, now and then loses a cancellation (python/cpython#86296).

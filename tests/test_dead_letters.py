@@ -46,10 +46,23 @@ async def test_what_is_given_up_can_be_read_with_all_that_is_known_of_it(
     await bury(inbox, item(1), reason="kapa: réfusé", posts='["1.2"]')
     [letter] = await letters.read()
     assert letter == DeadLetter(
-        letter.id, letter.at, Kind.QUESTION, "kapa: réfusé", item(1), notes={"posts": '["1.2"]'}
+        letter.id, letter.at, Kind.QUESTION, "kapa: réfusé", item(1), {"posts": '["1.2"]'}, item(1).to_entry()
     )
     [seconds, _] = await redis.time()
     assert letter.at == pytest.approx(seconds * 1000, abs=60_000)
+
+
+async def test_what_this_version_cannot_read_is_put_back_as_it_was(
+    inbox: Inbox, letters: DeadLetters, redis: Redis
+) -> None:
+    await inbox.put(item(1), seen=[])
+    await redis.lset("{bridge}:question:line:" + item(1).line, 0, '{"of": "a later version"}')
+    await redis.xtrim("{bridge}:question:ready", maxlen=0)
+    await redis.xadd("{bridge}:question:ready", {"line": item(1).line, "entry": '{"of": "a later version"}'})
+    assert await take(inbox) == []
+    [letter] = await letters.read()
+    assert await letters.retry([letter.id]) == [letter.id]
+    assert await redis.lrange("{bridge}:question:line:" + item(1).line, 0, -1) == ['{"of": "a later version"}']
 
 
 async def test_the_one_behind_a_dead_letter_has_its_turn(inbox: Inbox) -> None:

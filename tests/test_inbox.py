@@ -309,7 +309,7 @@ async def test_the_backlog_knows_the_oldest_item_and_the_oldest_ticket_that_nobo
 ) -> None:
     seconds, _ = await redis.time()
     await put(inbox, item(1), item(2, "t:c:2"))
-    await redis.zadd(f"{TAG}:question:unfinished", {"q1": (seconds - 500) * 1000})
+    await redis.zadd(f"{TAG}:question:unfinished", {"t:c:1|q1": (seconds - 500) * 1000})
     found = await inbox.backlog()
     assert 499 < found.oldest_seconds < 530
     assert 0 <= found.untaken_seconds < 30
@@ -321,6 +321,14 @@ async def test_the_backlog_knows_the_oldest_item_and_the_oldest_ticket_that_nobo
     assert found.untaken_seconds < 30, "a ticket that outlived its group was issued anew"
     await take(inbox)
     assert (await inbox.backlog()).untaken_seconds == 0
+
+
+async def test_what_another_version_finished_is_not_counted_for_ever(inbox: Inbox, redis: Redis) -> None:
+    await put(inbox, item(1), item(2, "t:c:2"))
+    await redis.zadd(f"{TAG}:question:unfinished", {"t:c:9|gone": 1, "t:c:1|gone": 2, "of no form": 3})
+    found = await inbox.backlog()
+    assert found.unfinished == 2
+    assert found.oldest_seconds < 30
 
 
 async def test_a_ticket_that_nobody_takes_ages(inbox: Inbox, redis: Redis) -> None:

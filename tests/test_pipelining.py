@@ -10,7 +10,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import DataError, NoScriptError, ReadOnlyError, ResponseError
 
 from bridge import pipelining, redis_client
 from bridge.pipelining import PipeliningRedis
@@ -149,4 +149,52 @@ async def test_a_client_that_is_closed_waits_no_longer_for_a_redis_that_stands_s
     replies = await asyncio.gather(*asking, return_exceptions=True)
     await redis.client_unpause()
     # The first one was sent alone, as redis-py does it.
-    assert all(isinstance(reply, asyncio.CancelledError) for reply in replies[1:])
+    assert [str(reply) for reply in replies[1:]] == ["the client was closed"] * 9
+
+
+@pytest.mark.parametrize("broken", [None, "\ud800", object()])
+async def test_what_cannot_be_sent_fails_for_who_asked_it_alone(redis: Redis, broken: Any) -> None:
+    replies = await asyncio.gather(
+        redis.set("a", 1), redis.set("b", 2), redis.set("c", broken), redis.set("d", 4), return_exceptions=True
+    )
+    assert [replies[0], replies[1]] == [True, True]
+    assert replies[3] is True
+    assert isinstance(replies[2], DataError | UnicodeEncodeError)
+
+
+async def test_a_reply_that_cannot_be_read_is_an_error_for_everyone_and_nobody_waits(redis: Redis) -> None:
+    unreadable = "return string.char(255)"
+    replies = await asyncio.gather(
+        redis.ping(), redis.eval(unreadable, 0), redis.eval(unreadable, 0), redis.ping(), return_exceptions=True
+    )
+    assert replies[0] is True
+    assert all(isinstance(reply, UnicodeDecodeError) for reply in replies[1:])
+    assert len({id(reply) for reply in replies}) == 4
+    assert list(await asyncio.gather(redis.ping(), redis.ping())) == [True, True]
+
+
+async def test_what_was_given_up_before_it_was_sent_is_not_sent(redis: Redis) -> None:
+    asking = [asyncio.ensure_future(redis.set(name, "x")) for name in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    asking[1].cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert list(await asyncio.gather(redis.exists("a"), redis.exists("b"), redis.exists("c"))) == [1, 0, 1]
+
+
+async def test_connections_that_nobody_waits_for_are_free_again(redis_url: str, redis: Redis) -> None:
+    other = redis_client.connect(redis_url)
+    holding = asyncio.ensure_future(other.blpop(["nothing"], timeout=60))
+    await eventually(lambda: _is_blocked(redis))
+    await redis.client_pause(60_000, all=False)
+    for number in range(2 * redis_client.MOST_CONNECTIONS):
+        asking = asyncio.ensure_future(other.set(f"key{number}", "x"))
+        # It is sent, and no reply comes.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert await other.get("nothing") is None
+    await redis.client_unpause()
+    holding.cancel()
+    await asyncio.wait([holding])
+    await other.aclose()

@@ -67,8 +67,11 @@ async function ask() {
   isAsking = false;
   if (!document.hidden) next = setTimeout(ask, wanted === minutes() ? ASK_SECONDS * 1000 : 0);
   if (!data) return growOld();
-  // Another version has another page.
-  if (last && last.version !== data.version) return location.reload();
+  // Another version has another page; of two that take turns behind one address, once is enough.
+  if (last && last.version !== data.version && sessionStorage.getItem("version") !== data.version) {
+    sessionStorage.setItem("version", data.version);
+    return location.reload();
+  }
   [last, heard] = [data, Date.now()];
   draw(data);
 }
