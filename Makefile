@@ -50,7 +50,7 @@ chaos: .venv/dev.stamp ## kill everything at random for SECONDS=600, and judge w
 soak: .venv/dev.stamp ## 100,000 questions to one bridge, watching its memory (some ten minutes)
 	$(BIN)/python -m tests.benchmarks.soak
 
-bench: .venv/dev.stamp ## how fast the bridge is beside a floor (some twelve minutes); writes docs/performance.md
+bench: .venv/dev.stamp ## how fast the bridge is beside a floor (some ten minutes); writes docs/performance.md
 	$(BIN)/python -m tests.benchmarks --write
 
 format: .venv/dev.stamp ## put every file into the house's style
