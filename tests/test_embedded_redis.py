@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from time import monotonic
@@ -334,6 +335,9 @@ async def test_a_server_that_is_killed_comes_back_with_everything(folder: Path, 
                         return False
 
                 await eventually(is_back)
+                # It answers a moment before that is known to who looks after it.
+                told = partial(_count, logs, "redis_restarted", number + 1)
+                await eventually(told)
             assert await keys_in(url) == {0, 1, 2}
     events = [entry["event"] for entry in logs]
     assert events == [
@@ -343,6 +347,10 @@ async def test_a_server_that_is_killed_comes_back_with_everything(folder: Path, 
     ]
     assert [entry["pause"] for entry in logs if "pause" in entry] == [0.1, 0.2, 0.4]
     assert {0.1, 0.2, 0.4} <= set(pauses)
+
+
+def _count(logs: Sequence[Mapping[str, object]], event: str, count: int) -> bool:
+    return [entry["event"] for entry in logs].count(event) == count
 
 
 async def test_a_server_that_cannot_be_restarted_is_tried_again(folder: Path) -> None:

@@ -18,6 +18,7 @@ import aiohttp
 
 from bridge import app, circuit_breaker, display, inbox_scripts, log, policy, redis_client, status, worker
 from bridge.answer import Answering
+from bridge.circuit_breaker import Verdict
 from bridge.display import Display
 from bridge.kapa.client import KapaClient
 from bridge.settings import Role, load
@@ -136,7 +137,8 @@ def _ignore_leases() -> None:
 
 
 def _forget_the_answer() -> None:
-    async def remembered(self: Answering, turn: object, answer: object) -> object:
+    async def remembered(self: Answering, turn: object, answer: object, verdict: Verdict) -> object:
+        await verdict.good()
         return answer
 
     replace(Answering, "_remembered", remembered)
