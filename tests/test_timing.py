@@ -80,6 +80,7 @@ async def test_without_an_observer_nothing_is_told(redis: Redis) -> None:
     watch.text_is_shown()
     watch.finished("answered")
     await watch.turn("kapa", RateLimit(redis, "free", limit=1), "C1:1")
+    assert await redis.zcard("{bridge}:rate:free:granted") == 1
 
 
 async def test_a_turn_is_told_only_where_it_was_waited_for(redis: Redis) -> None:
