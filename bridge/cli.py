@@ -37,7 +37,9 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-dead_letters = typer.Typer(help="What the bridge gave up on: list it, try it again, or drop it.", no_args_is_help=True)
+dead_letters = typer.Typer(
+    help="What the bridge gave up on: list it, try it again, or drop it.", no_args_is_help=True, rich_markup_mode=None
+)
 cli.add_typer(dead_letters, name="dead-letters")
 
 # Most of what an answer needs is gone again before so many more objects were made.

@@ -57,7 +57,7 @@ AT_IMPORT = re.compile(
     | dataclass | field | auto | Field | AfterValidator | BeforeValidator | SettingsConfigDict            # declarations
     | _label | _matches | _or_none
     | typer\.(Typer|Option|Argument) | \w+\.(add_typer|command|callback)                                     # typer
-    | sys\.modules\.setdefault                                                                     # OpenTelemetry
+    | sys\.modules\.setdefault                                                                     # OpenTelemetry, rich
     | Person | Pace | SlackLimits | web\.RequestKey                                                    # playground
     """,
     re.VERBOSE,
