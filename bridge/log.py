@@ -1,12 +1,15 @@
 """How the bridge logs: structlog for itself and for the libraries below it, one line an event, to stderr.
 
-Event names are constants and everything else is a field. What is logged where does not live here.
+Event names are constants and everything else is a field. The bridge's own events do not take the way through `logging`,
+which takes longer than all else that a line needs. What is logged where does not live here.
 """
 
+import json
 import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, TextIO
 from urllib.parse import unquote, unquote_plus
 
@@ -39,31 +42,21 @@ def configure(log_format: str, level: str, *, secrets: Iterable[str] = (), strea
     is_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _Redactor(secrets),
     ]
+    renderer = _json() if is_json else _console(stream)
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )
-    renderer = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if is_json
-        # A richer one would show the values of variables, people's words and tokens among them.
-        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        processors=[*shared, renderer],
+        logger_factory=lambda *_: _Lines(stream),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_library_event, *shared],
+            foreign_pre_chain=[_library_event, structlog.stdlib.ExtraAdder(), *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -75,6 +68,31 @@ def configure(log_format: str, level: str, *, secrets: Iterable[str] = (), strea
         logging.getLogger(name).setLevel(max(least, root.level))
     # By itself it logs a retry's arguments, under a name of its own.
     stamina.instrumentation.set_on_retry_hooks([])
+
+
+def _json() -> Processor:
+    # Made once: json.dumps would make an encoder for every line. The redactor leaves it nothing that it does not know.
+    encoder = json.JSONEncoder(ensure_ascii=False)
+    return structlog.processors.JSONRenderer(serializer=lambda event, **_: encoder.encode(event))
+
+
+def _console(stream: TextIO) -> Processor:
+    # A richer one would show the values of variables, people's words and tokens among them.
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
+class _Lines:
+    """Writes lines to a stream. One that takes none is no trouble of who logs: so it is with `logging`'s handlers."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # there is nowhere left to tell of it
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = _write
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

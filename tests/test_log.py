@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import logging
@@ -285,6 +286,19 @@ def test_configuring_again_does_not_log_twice(stream: io.StringIO) -> None:
     configured(stream)
     configured(stream).info("something")
     assert len(lines(stream)) == 1
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_who_logs_does_not_fail_where_nothing_can_be_written(stream: io.StringIO) -> None:
+    stream.close()
+    for nowhere in (stream, Full()):
+        configured(nowhere).error("something")
 
 
 def test_logs_go_to_stderr(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
