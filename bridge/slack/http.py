@@ -41,7 +41,7 @@ def routes(app: AsyncApp, signing_secret: str) -> web.Application:
             bolt_request = AsyncBoltRequest(
                 body=raw.decode("utf-8"),
                 query=request.query_string,
-                headers=dict(request.headers),
+                headers={"content-type": request.headers.get("Content-Type", "")},
             )
             if not isinstance(bolt_request.body, dict):
                 raise TypeError("not an object")
