@@ -45,17 +45,18 @@ local function issue(ready, name, again)
 end
 local function has_room(ready, channel)
   local out = beside(ready, 'out:') .. channel
-  if redis.call('SCARD', out) < tickets_of_a_channel then return true end
-  -- A ticket that is lost holds no place.
-  for _, ticket in ipairs(redis.call('SMEMBERS', out)) do
-    if #redis.call('XRANGE', ready, ticket, ticket) == 0 then redis.call('SREM', out, ticket) end
+  while redis.call('SCARD', out) >= tickets_of_a_channel do
+    -- A ticket that is lost holds no place. To look at one each time finds it soon enough.
+    local ticket = redis.call('SRANDMEMBER', out)
+    if #redis.call('XRANGE', ready, ticket, ticket) == 1 then return false end
+    redis.call('SREM', out, ticket)
   end
-  return redis.call('SCARD', out) < tickets_of_a_channel
+  return true
 end
 local function admit(ready, channel)
-  while has_room(ready, channel) do
-    local turn = redis.call('LPOP', beside(ready, 'turns:') .. channel)
-    if not turn then return end
+  local turns = beside(ready, 'turns:') .. channel
+  while redis.call('EXISTS', turns) == 1 and has_room(ready, channel) do
+    local turn = redis.call('LPOP', turns)
     issue(ready, string.sub(turn, 2), string.sub(turn, 1, 1))
   end
 end
@@ -110,10 +111,7 @@ PUT = (
     + """
 local ready, line, thread, early = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local function is_seen(marks)
-  for _, mark in ipairs(marks) do
-    if redis.call('EXISTS', mark) == 1 then return true end
-  end
-  return false
+  return #marks > 0 and redis.call('EXISTS', unpack(marks)) > 0
 end
 
 -- An edit may overtake its message, whose first delivery failed.
@@ -136,7 +134,7 @@ if ARGV[6] == '1' and redis.call('EXISTS', thread) == 0 then
 end
 if is_seen(marks) then return 'duplicate' end
 local is_new = ARGV[5] ~= '0' and redis.call('SET', thread, '', 'EX', ARGV[5], 'NX')
-if ARGV[5] ~= '0' then redis.call('EXPIRE', thread, ARGV[5]) end
+if ARGV[5] ~= '0' and not is_new then redis.call('EXPIRE', thread, ARGV[5]) end
 local entry, order = newest(ARGV[2], ARGV[3], marks)
 enter(ready, line, ARGV[1], entry, order, marks, ARGV[4])
 if is_new then

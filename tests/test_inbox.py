@@ -659,6 +659,18 @@ async def test_a_ticket_that_got_lost_does_not_hold_its_channel_up(inbox: Inbox,
     assert (await take_one(inbox)).item.line == "t:flood:late"
 
 
+async def test_a_few_tickets_that_got_lost_are_found_by_and_by(inbox: Inbox, redis: Redis) -> None:
+    await flood(inbox, TICKETS_OF_A_CHANNEL)
+    taken = await take(inbox, 1000)
+    for ticket in taken[:4]:
+        await redis.xdel(READY, ticket.id)
+    # Each looks at one ticket, by chance: that all look at those that are there is out of the question.
+    for number in range(500):
+        await put(inbox, item(1000 + number, f"t:flood:late-{number}"))
+    assert [ticket.item.line for ticket in await take(inbox, 1000)] == [f"t:flood:late-{number}" for number in range(4)]
+    assert await redis.scard(f"{TAG}:question:out:t:flood") == TICKETS_OF_A_CHANNEL
+
+
 # The consumer group
 
 
