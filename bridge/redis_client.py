@@ -19,6 +19,7 @@ from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Re
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.crc import key_slot
 from redis.exceptions import (
     AuthenticationError,
@@ -77,8 +78,22 @@ def connect(url: str) -> Redis:
     }
     found = _URL.fullmatch(url)
     pool = _primary_pool(found, options) if found else BlockingConnectionPool.from_url(url, **options)
+    pool.connection_class = _packing(pool.connection_class)
     _look_at(pool)
     return PipeliningRedis.from_pool(pool)
+
+
+class _Packing:
+    """Writes commands down as redis-py's synchronous connections do, by hiredis: in less than half of the time."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Give the bytes of a command; raises redis.DataError for what cannot be sent."""
+        return cast("list[bytes]", HiredisRespSerializer().pack(*args))
+
+
+def _packing(kind: type[Any]) -> type[Any]:
+    """Give the same kind of connection, packing so."""
+    return type(kind.__name__, (_Packing, kind), {})
 
 
 def _look_at(pool: ConnectionPool) -> None:
