@@ -7,7 +7,7 @@ strikethrough; lengths are in characters. Whatever the text, nothing raises. Wha
 
 import re
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from markdown_it import MarkdownIt
@@ -46,6 +46,33 @@ def children(content: str, definitions: MutableMapping[str, Any], most: int = MO
     ]
 
 
+class Document:
+    """A text's block tokens, and the inline tokens of any of them, each found once."""
+
+    def __init__(self, text: str) -> None:
+        self._definitions: dict[str, Any] = {}
+        self._children: dict[str, list[Token]] = {}
+        self.tokens: Sequence[Token] = blocks(text, self._definitions)
+
+    @property
+    def has_references(self) -> bool:
+        """Whether a label in brackets may be a link, as it was defined to be."""
+        return bool(self._definitions.get("references"))
+
+    def children(self, content: str) -> list[Token]:
+        """Give the inline tokens of a block's content, as `children` does."""
+        if content not in self._children:
+            self._children[content] = children(content, self._definitions)
+        return self._children[content]
+
+
+# The same few texts are made harmless, and read aloud, one after the other.
+@lru_cache(maxsize=8)
+def document(text: str) -> Document:
+    """Understand a text."""
+    return Document(text)
+
+
 def words(children: Iterable[Token]) -> str:
     """Give what people read of inline tokens: no marks, no targets of links, an image's alternative text."""
     breaks = {"softbreak": " ", "hardbreak": "\n"}
@@ -82,20 +109,18 @@ def plain(text: str, limit: int) -> str:
 
     Only its first 2 * `limit` characters are looked at.
     """
-    definitions: dict[str, Any] = {}
-    lines = list(_plain_lines(blocks(text[: 2 * limit], definitions), definitions))
-    shown = "\n".join(lines).strip()
+    shown = "\n".join(_plain_lines(document(text[: 2 * limit]))).strip()
     if len(shown) <= limit and not text[2 * limit :].strip():
         return shown
     return shown[: between(shown, limit - 1)].rstrip() + ELLIPSIS if len(shown) >= limit else f"{shown}{ELLIPSIS}"
 
 
-def _plain_lines(tokens: Sequence[Token], definitions: MutableMapping[str, Any]) -> Iterator[str]:
-    """Give the lines that block tokens are read as; a list item's mark stands before its first line."""
+def _plain_lines(document: Document) -> Iterator[str]:
+    """Give the lines that a document is read as; a list item's mark stands before its first line."""
     mark = ""
     cells: list[str] | None = None
-    for token in tokens:
-        line = words(children(token.content, definitions)) if token.type == "inline" else token.content
+    for token in document.tokens:
+        line = words(document.children(token.content)) if token.type == "inline" else token.content
         if token.type == "list_item_open":
             mark = f"{token.info}{token.markup} " if token.info else "• "
         elif token.type == "tr_open":

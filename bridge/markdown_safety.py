@@ -4,11 +4,10 @@ Pure. How it is understood lives in `markdown`.
 """
 
 import re
-from collections.abc import MutableMapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-from bridge.markdown import COSTLY, JOINER, MOST_COSTLY, blocks, children, links
+from bridge.markdown import COSTLY, JOINER, MOST_COSTLY, Document, document, links
 
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
@@ -84,21 +83,20 @@ def _without_misleading_links(text: str) -> str:
 
 def _misleading(text: str) -> set[tuple[int, int]]:
     """Give the lines (first, end) of each block of text that holds a misleading link."""
-    definitions: dict[str, Any] = {}
-    tokens = blocks(text, definitions)
+    found = document(text)
     return {
         (token.map[0], token.map[1])
-        for token in tokens
-        if token.type == "inline" and token.map and _misleads(token.content, definitions)
+        for token in found.tokens
+        if token.type == "inline" and token.map and _misleads(token.content, found)
     }
 
 
-def _misleads(content: str, definitions: MutableMapping[str, Any]) -> bool:
-    if not _LINK.search(content) and not (definitions.get("references") and "]" in content):
+def _misleads(content: str, found: Document) -> bool:
+    if not _LINK.search(content) and not (found.has_references and "]" in content):
         return False
     if len(COSTLY.findall(content)) > MOST_COSTLY:
         return True
-    return any(is_misleading(label, target) for label, target in links(children(content, definitions)))
+    return any(is_misleading(label, target) for label, target in links(found.children(content)))
 
 
 def is_misleading(label: str, target: str) -> bool:
