@@ -156,12 +156,11 @@ class Voting:
         await self.chat.whisper(place, event.user, Whisper(says, explains, event.about))
 
     async def _tell(self, lease: Lease, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
-        who = lease.ticket.item.id
         had_comment = told is not None and bool(told.reasons or told.words)
-        await self.breaker.admit(who)
+        admission = await self.breaker.admit(lease.ticket.item.id)
         # Who was frozen past its lease would put an old vote over a newer one.
         await lease.confirm()
-        async with self.breaker.watch(who):
+        async with self.breaker.watch(admission):
             try:
                 await self.kapa.upsert_feedback(answer, person, vote, clear_comment=had_comment)
             except KapaRefused as refused:

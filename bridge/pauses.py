@@ -6,22 +6,24 @@ What is paused, a scope, is a text that the user of this module chooses. How muc
     {bridge}:paused:<name>    sorted set of the paused scopes, by the end of their pause (ms); it lives until the last
 """
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final, cast
 
 from redis.asyncio import Redis
 
 from bridge.inbox import TAG
 
-# KEYS: paused   ARGV: scopes   Returns how many ms the longest of their pauses still lasts.
-_LEFT = """
+# What another worker was asked is heard of so late at most. A call that is on its way by then is as late.
+FRESH_SECONDS: Final = 0.02
+
+# KEYS: paused   Returns scope, ms that its pause still lasts, …
+_PAUSED = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local left = 0
-for _, ends in ipairs(redis.call('ZMSCORE', KEYS[1], unpack(ARGV))) do
-  if ends then left = math.max(left, ends - now) end
-end
-return left
+local found = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+for i = 2, #found, 2 do found[i] = found[i] - now end
+return found
 """
 
 # KEYS: paused   ARGV: scope, ms   A longer pause that lasts is kept. Returns all scopes that are paused.
@@ -38,16 +40,32 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
 class Pauses:
     """The pauses of everyone who uses the same name on the same Redis. Every method raises redis.RedisError."""
 
-    def __init__(self, redis: Redis, name: str) -> None:
+    def __init__(self, redis: Redis, name: str, clock: Callable[[], float] = monotonic) -> None:
         self._key = f"{TAG}:paused:{name}"
-        self._left = redis.register_script(_LEFT)
+        self._clock = clock
+        self._paused = redis.register_script(_PAUSED)
         self._pause = redis.register_script(_PAUSE)
+        # When each pause ends, by this process' clock, and until when that is fresh.
+        self._ends: dict[str, float] = {}
+        self._fresh_until = 0.0
 
     async def left(self, scopes: Sequence[str]) -> float:
         """Give the seconds until none of `scopes`, one or more, is paused any longer; 0 when none is."""
-        return cast("int", await self._left(keys=[self._key], args=scopes)) / 1000
+        await self.refresh()
+        now = self._clock()
+        return max(0.0, *(self._ends.get(scope, now) - now for scope in scopes))
+
+    async def refresh(self) -> None:
+        """Learn what is paused, where that was learned more than FRESH_SECONDS ago."""
+        asked_at = self._clock()
+        if asked_at < self._fresh_until:
+            return
+        found = cast("list[str | int]", await self._paused(keys=[self._key]))
+        self._ends = {str(scope): asked_at + int(ms) / 1000 for scope, ms in zip(found[::2], found[1::2], strict=True)}
+        self._fresh_until = asked_at + FRESH_SECONDS
 
     async def pause(self, scope: str, seconds: float) -> frozenset[str]:
         """Pause `scope` for so long, unless a longer pause lasts; return every scope that is paused now."""
+        self._fresh_until = 0.0
         args: list[str | int] = [scope, max(1, int(seconds * 1000))]
         return frozenset(cast("list[str]", await self._pause(keys=[self._key], args=args)))

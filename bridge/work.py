@@ -21,6 +21,7 @@ CANCEL_AGAIN_SECONDS: Final = 0.2
 CLOSING_SECONDS: Final = 1.0
 
 T = TypeVar("T")
+U = TypeVar("U")
 log = structlog.get_logger()
 
 
@@ -129,16 +130,14 @@ async def persistently(
             await (again or ask)()
 
 
-async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, object]) -> T:
-    """Do two things at once and give what the first gives; neither goes on when the other fails."""
+async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Do two things at once and give what both give; neither goes on when the other fails."""
     other = asyncio.create_task(second)
     try:
-        result = await first
-        await other
+        return await first, await other
     except BaseException:
         await end(other)
         raise
-    return result
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:

@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+import bridge.pauses
 from bridge import redis_client
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import TAG
@@ -23,6 +24,8 @@ LATER = f"{TAG}:question:later"
 @pytest.fixture(autouse=True)
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
+    # So that it is certain who has heard of a pause.
+    monkeypatch.setattr(bridge.pauses, "FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -94,6 +97,25 @@ async def test_a_pause_ends_by_itself(pauses: Pauses, redis: Redis) -> None:
         return not await redis.exists(KEY)
 
     await eventually(is_gone)
+
+
+async def test_what_was_learned_is_fresh_for_a_moment(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge.pauses, "FRESH_SECONDS", 1.0)
+    now = 1000.0
+    pauses, other = Pauses(redis, "T0PLAY", clock=lambda: now), Pauses(redis, "T0PLAY")
+    await pauses.refresh()
+    await other.pause("a", 100)
+    now += 0.9
+    assert await pauses.left(["a"]) == 0
+    now += 0.1
+    assert await pauses.left(["a"]) == about(100)
+    # It runs down by the process' own clock, and what this process is asked itself counts at once.
+    now += 0.5
+    assert 0 < await pauses.left(["a"]) <= 99.5
+    await pauses.pause("b", 1000)
+    assert await pauses.left(["a", "b"]) == about(1000)
 
 
 # Whole bridges

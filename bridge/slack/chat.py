@@ -5,11 +5,13 @@ until Slack takes it again.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Final
 
 import structlog
+from redis.exceptions import RedisError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bridge.chat import (
@@ -125,6 +127,11 @@ class SlackChat:
     def parts(self, reply: Reply) -> Sequence[Part]:
         """Divide a reply into messages."""
         return write.parts(reply, self._says)
+
+    async def prepare(self) -> None:
+        """Learn what is paused."""
+        with suppress(RedisError):  # each call asks again, and says so where that fails
+            await self._pauses.refresh()
 
     async def post(self, question: Question, number: int, part: Part) -> str:
         """Post a part into the question's thread; return its ts."""
