@@ -1,10 +1,12 @@
 """A Redis client that sends in one go what is asked of it in the same moment.
 
-Many conversations ask Redis for little things at the same time, and an exchange costs far more than what is in it. What
-is asked lives elsewhere.
+Many conversations ask Redis for little things at the same time, and an exchange costs far more than what is in it. So
+does what redis-py does around one, which is left out here but for what keeps a reply from being lost: a connection that
+breaks is made anew once. What is asked lives elsewhere.
 """
 
 import asyncio
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 _BLOCKING: Final = "XREADGROUP"
 CLOSING_SECONDS: Final = 1.0
 
+_Command = tuple[tuple[Any, ...], dict[str, Any]]
 _Asked = tuple[tuple[Any, ...], dict[str, Any], asyncio.Future[Any]]
 
 
@@ -31,6 +34,8 @@ class PipeliningRedis(Redis):
         self._under_way = 0
         self._asked: list[_Asked] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._at_hand: Any = None
+        self._is_closing = False
         self._encoder = self.get_encoder()  # type: ignore[no-untyped-call] # redis-py's
         named = self.connection_pool.connection_kwargs.get("retry_on_error") or ()
         # Whatever fails a whole pipeline is tried again by redis-py itself.
@@ -41,11 +46,7 @@ class PipeliningRedis(Redis):
         if args[0] == _BLOCKING:
             return await self._alone(args, options)
         if not self._under_way and not self._asked:
-            self._under_way += 1
-            try:
-                return await self._alone(args, options)
-            finally:
-                self._under_way -= 1
+            return await self._at_once(args, options)
         # What cannot be sent fails here, and not with everyone else's.
         encoded = (args[0], *map(self._encoder.encode, args[1:]))
         loop = asyncio.get_running_loop()
@@ -64,7 +65,21 @@ class PipeliningRedis(Redis):
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        self._is_closing = True
+        if self._at_hand is not None:
+            await self.connection_pool.release(self._at_hand)
+            self._at_hand = None
         await super().aclose(close_connection_pool)
+
+    async def _at_once(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        self._under_way += 1
+        try:
+            [reply] = await self._replies([(args, options)])
+        finally:
+            self._under_way -= 1
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _alone(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
@@ -89,7 +104,7 @@ class PipeliningRedis(Redis):
         replies: list[Any] = [RedisConnectionError("the client was closed")] * len(asked)
         self._under_way += 1
         try:
-            replies = await self._replies(asked)
+            replies = await self._replies([(args, options) for args, options, _ in asked])
         except Exception as error:  # noqa: BLE001 - whatever it is, everyone who waits hears of it
             replies = [error] * len(asked)
         finally:
@@ -103,15 +118,47 @@ class PipeliningRedis(Redis):
                 else:
                     future.set_result(reply)
 
-    async def _replies(self, asked: list[_Asked]) -> list[Any]:
-        async with self.pipeline(transaction=False) as pipe:
-            for args, options, _ in asked:
-                pipe.execute_command(*args, **options)
-            replies = await pipe.execute(raise_on_error=False)
+    async def _replies(self, commands: Sequence[_Command]) -> list[Any]:
+        """Give the reply to each command, or its error; raises redis.RedisError where there are none."""
+        connection = await self._borrow()
+        try:
+            replies = await connection.retry.call_with_retry(
+                lambda: self._exchange(connection, commands), lambda error: connection.disconnect(error=error)
+            )
+        finally:
+            await self._give_back(connection)
         return [
-            await self._once_more(args, options) if isinstance(reply, self._worth_another) else reply
-            for (args, options, _), reply in zip(asked, replies, strict=True)
+            await self._once_more(*command) if isinstance(reply, self._worth_another) else reply
+            for command, reply in zip(commands, replies, strict=True)
         ]
+
+    async def _borrow(self) -> Any:
+        """Give a connection of the pool; one is kept at hand, since the pool takes longer than all else."""
+        if self._at_hand is None:
+            return await self.connection_pool.get_connection()  # type: ignore[no-untyped-call] # redis-py's
+        connection, self._at_hand = self._at_hand, None
+        try:
+            await self.connection_pool.ensure_connection(connection)
+        except BaseException:
+            await self.connection_pool.release(connection)
+            raise
+        return connection
+
+    async def _give_back(self, connection: Any) -> None:
+        if self._at_hand is None and not self._is_closing:
+            self._at_hand = connection
+        else:
+            await self.connection_pool.release(connection)
+
+    async def _exchange(self, connection: Any, commands: Sequence[_Command]) -> list[Any]:
+        await connection.send_packed_command(connection.pack_commands([args for args, _ in commands]))
+        replies: list[Any] = []
+        for args, options in commands:
+            try:
+                replies.append(await self.parse_response(connection, args[0], **options))
+            except ResponseError as error:
+                replies.append(error)
+        return replies
 
     async def _once_more(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:

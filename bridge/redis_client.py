@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis, SSLConnection
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.connection import HiredisRespSerializer
@@ -78,22 +78,38 @@ def connect(url: str) -> Redis:
     }
     found = _URL.fullmatch(url)
     pool = _primary_pool(found, options) if found else BlockingConnectionPool.from_url(url, **options)
-    pool.connection_class = _packing(pool.connection_class)
+    pool.connection_class = _quick(pool.connection_class)
     _look_at(pool)
     return PipeliningRedis.from_pool(pool)
 
 
-class _Packing:
-    """Writes commands down as redis-py's synchronous connections do, by hiredis: in less than half of the time."""
+class _Quick(AbstractConnection):
+    """Does in less time what redis-py's asynchronous connections do for every command."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """Give the bytes of a command; raises redis.DataError for what cannot be sent."""
+        """Give the bytes of a command, by hiredis, as the synchronous connections do; raises redis.DataError."""
         return cast("list[bytes]", HiredisRespSerializer().pack(*args))
 
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        """Send what was packed, without a task and a timeout that only a Redis which reads nothing needs.
 
-def _packing(kind: type[Any]) -> type[Any]:
-    """Give the same kind of connection, packing so."""
-    return type(kind.__name__, (_Packing, kind), {})
+        Raises redis.ConnectionError, redis.TimeoutError.
+        """
+        if self._writer is None or isinstance(command, bytes | str):
+            await super().send_packed_command(command, check_health)
+            return
+        if self._writer.transport.is_closing():
+            # It was reset while it was idle: uvloop would raise what no client of Redis expects.
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError("the connection was reset")
+        self._writer.writelines(command)
+        if self._writer.transport.get_write_buffer_size():
+            await super().send_packed_command((), check_health)
+
+
+def _quick(kind: type[Any]) -> type[Any]:
+    """Give the same kind of connection, made quick."""
+    return type(kind.__name__, (_Quick, kind), {})
 
 
 def _look_at(pool: ConnectionPool) -> None:
@@ -127,7 +143,7 @@ def _primary_pool(url: re.Match[str], options: Mapping[str, Any]) -> "_PrimaryPo
         asking = {name: given.get(name) for name in ("username", "password")}
         ask = _ask_node
     asking |= {name: value for name, value in given.items() if name.startswith("ssl_")}
-    asking["connection_class"] = SSLConnection if is_tls else Connection
+    asking["connection_class"] = _quick(SSLConnection if is_tls else Connection)
     return _PrimaryPool(
         **{**options, **given},
         connection_class=_PrimarySSLConnection if is_tls else _PrimaryConnection,

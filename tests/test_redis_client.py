@@ -1,4 +1,6 @@
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +12,7 @@ from redis.exceptions import RedisError
 from bridge import app, redis_client
 from bridge.settings import load
 from tests.rig import Rig
+from tests.waiting import eventually
 
 
 @asynccontextmanager
@@ -227,3 +230,33 @@ async def test_a_redis_that_cannot_be_asked_is_an_error() -> None:
     async with connected("unix:///there/is/none.sock") as client:
         with pytest.raises(RedisError):
             await redis_client.shortcomings(client)
+
+
+def test_a_connection_that_was_reset_while_it_was_idle_is_made_anew() -> None:
+    # Where nobody speaks for long, something between the two forgets that there is a connection.
+    uvloop = pytest.importorskip("uvloop")
+    accepted: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        while header := await reader.readline():
+            for _ in range(int(header[1:])):
+                await _word(reader)
+            writer.write(b"+OK\r\n")
+        writer.close()
+
+    async def ask_after_a_reset() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, connected(f"redis://127.0.0.1:{port}") as redis:
+            assert await redis.get("key") == "OK"
+            writer = redis._at_hand._writer  # type: ignore[attr-defined] # the client's own
+            [connection] = accepted
+            linger = struct.pack("ii", 1, 0)
+            connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            connection.transport.abort()
+            await eventually(writer.transport.is_closing)
+            assert await redis.get("key") == "OK"
+            assert len(accepted) == 2
+
+    uvloop.run(ask_after_a_reset())
