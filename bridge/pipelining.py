@@ -6,20 +6,26 @@ breaks is made anew once. What is asked lives elsewhere.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
+import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import DataError, RedisError, ResponseError
 
 # It may wait for something to read, and others would wait with it.
 _BLOCKING: Final = "XREADGROUP"
 CLOSING_SECONDS: Final = 1.0
 
-_Command = tuple[tuple[Any, ...], dict[str, Any]]
-_Asked = tuple[tuple[Any, ...], dict[str, Any], asyncio.Future[Any]]
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    packed: bytes
 
 
 class PipeliningRedis(Redis):
@@ -32,11 +38,10 @@ class PipeliningRedis(Redis):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._under_way = 0
-        self._asked: list[_Asked] = []
+        self._asked: dict[asyncio.Future[Any], _Command] = {}
         self._sending: set[asyncio.Task[None]] = set()
         self._at_hand: Any = None
         self._is_closing = False
-        self._encoder = self.get_encoder()  # type: ignore[no-untyped-call] # redis-py's
         named = self.connection_pool.connection_kwargs.get("retry_on_error") or ()
         # Whatever fails a whole pipeline is tried again by redis-py itself.
         self._worth_another = tuple(error for error in named if issubclass(error, ResponseError))
@@ -45,15 +50,15 @@ class PipeliningRedis(Redis):
         """Carry out a command; raises redis.RedisError."""
         if args[0] == _BLOCKING:
             return await self._alone(args, options)
-        if not self._under_way and not self._asked:
-            return await self._at_once(args, options)
         # What cannot be sent fails here, and not with everyone else's.
-        encoded = (args[0], *map(self._encoder.encode, args[1:]))
+        packed = _packed(args)
+        if not self._under_way and not self._asked:
+            return await self._at_once(_Command(args, options, packed))
         loop = asyncio.get_running_loop()
         if not self._asked:
             loop.call_soon(self._send_on)
         reply: asyncio.Future[Any] = loop.create_future()
-        self._asked.append((encoded, options, reply))
+        self._asked[reply] = _Command(args, options, packed)
         return await reply
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -71,10 +76,10 @@ class PipeliningRedis(Redis):
             self._at_hand = None
         await super().aclose(close_connection_pool)
 
-    async def _at_once(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    async def _at_once(self, command: _Command) -> Any:
         self._under_way += 1
         try:
-            [reply] = await self._replies([(args, options)])
+            [reply] = await self._replies([command])
         finally:
             self._under_way -= 1
         if isinstance(reply, Exception):
@@ -85,31 +90,32 @@ class PipeliningRedis(Redis):
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
 
     def _send_on(self) -> None:
-        asked, self._asked = [one for one in self._asked if not one[2].done()], []
-        if not asked:
+        asked, self._asked = self._asked, {}
+        waiting = {reply: command for reply, command in asked.items() if not reply.done()}
+        if not waiting:
             return
-        task = asyncio.create_task(self._send(asked))
+        task = asyncio.create_task(self._send(waiting))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
         def given_up(_: asyncio.Future[Any]) -> None:
             # With nobody left who waits for it, a connection that is silent is free again.
-            if all(future.cancelled() for _, _, future in asked):
+            if all(reply.cancelled() for reply in waiting):
                 task.cancel()
 
-        for _, _, future in asked:
-            future.add_done_callback(given_up)
+        for reply in waiting:
+            reply.add_done_callback(given_up)
 
-    async def _send(self, asked: list[_Asked]) -> None:
+    async def _send(self, asked: Mapping[asyncio.Future[Any], _Command]) -> None:
         replies: list[Any] = [RedisConnectionError("the client was closed")] * len(asked)
         self._under_way += 1
         try:
-            replies = await self._replies([(args, options) for args, options, _ in asked])
+            replies = await self._replies(list(asked.values()))
         except Exception as error:  # noqa: BLE001 - whatever it is, everyone who waits hears of it
             replies = [error] * len(asked)
         finally:
             self._under_way -= 1
-            for (_, _, future), reply in zip(asked, replies, strict=True):
+            for future, reply in zip(asked, replies, strict=True):
                 if future.done():
                     continue
                 if isinstance(reply, Exception):
@@ -128,7 +134,7 @@ class PipeliningRedis(Redis):
         finally:
             await self._give_back(connection)
         return [
-            await self._once_more(*command) if isinstance(reply, self._worth_another) else reply
+            await self._once_more(command) if isinstance(reply, self._worth_another) else reply
             for command, reply in zip(commands, replies, strict=True)
         ]
 
@@ -151,17 +157,25 @@ class PipeliningRedis(Redis):
             await self.connection_pool.release(connection)
 
     async def _exchange(self, connection: Any, commands: Sequence[_Command]) -> list[Any]:
-        await connection.send_packed_command(connection.pack_commands([args for args, _ in commands]))
+        await connection.send_packed_command([command.packed for command in commands])
         replies: list[Any] = []
-        for args, options in commands:
+        for command in commands:
             try:
-                replies.append(await self.parse_response(connection, args[0], **options))
+                replies.append(await self.parse_response(connection, command.args[0], **command.options))
             except ResponseError as error:
                 replies.append(error)
         return replies
 
-    async def _once_more(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    async def _once_more(self, command: _Command) -> Any:
         try:
-            return await self._alone(args, options)
+            return await self._alone(command.args, command.options)
         except RedisError as error:
             return error
+
+
+def _packed(args: tuple[Any, ...]) -> bytes:
+    """Give the bytes of a command, whose name may be two words; raises redis.DataError."""
+    try:
+        return cast("bytes", hiredis.pack_command((*args[0].split(), *args[1:])))
+    except TypeError as error:
+        raise DataError(str(error)) from None

@@ -19,7 +19,6 @@ from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Re
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
 from redis.crc import key_slot
 from redis.exceptions import (
     AuthenticationError,
@@ -84,11 +83,7 @@ def connect(url: str) -> Redis:
 
 
 class _Quick(AbstractConnection):
-    """Does in less time what redis-py's asynchronous connections do for every command."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """Give the bytes of a command, by hiredis, as the synchronous connections do; raises redis.DataError."""
-        return cast("list[bytes]", HiredisRespSerializer().pack(*args))
+    """A connection that sends in less time, and that may have been reset."""
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """Send what was packed, without a task and a timeout that only a Redis which reads nothing needs.

@@ -3,6 +3,7 @@
 The signature is verified on the raw bytes before anything is parsed. What is done with an event lives in `app`.
 """
 
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -45,11 +46,14 @@ def routes(app: AsyncApp, signing_secret: str) -> web.Application:
             )
             if not isinstance(bolt_request.body, dict):
                 raise TypeError("not an object")
-            return await to_aiohttp_response(await app.async_dispatch(bolt_request))
+            response = await app.async_dispatch(bolt_request)
         except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
             # Bolt reads a payload's ids and actions before any listener runs, and stumbles over any odd shape.
             log.warning("payload_malformed")
-            return await to_aiohttp_response(malformed())
+            response = malformed()
+        if response.status == HTTPStatus.OK and not response.body:
+            return web.Response()
+        return await to_aiohttp_response(response)
 
     server = web.Application(client_max_size=MOST_BYTES)
     server.router.add_post(PATH, events)
