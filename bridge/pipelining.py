@@ -15,6 +15,7 @@ import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 # It may wait for something to read, and others would wait with it.
 _BLOCKING: Final = "XREADGROUP"
@@ -158,13 +159,21 @@ class PipeliningRedis(Redis):
 
     async def _exchange(self, connection: Any, commands: Sequence[_Command]) -> list[Any]:
         await connection.send_packed_command([command.packed for command in commands])
-        replies: list[Any] = []
-        for command in commands:
-            try:
-                replies.append(await self.parse_response(connection, command.args[0], **command.options))
-            except ResponseError as error:
-                replies.append(error)
-        return replies
+        connection.is_watched = True
+        try:
+            # One timeout for all: for each reply it takes longer than the reply.
+            async with asyncio.timeout(connection.socket_timeout):
+                return [await self._reply(connection, command) for command in commands]
+        except TimeoutError:
+            raise RedisTimeoutError("Redis is silent") from None
+        finally:
+            connection.is_watched = False
+
+    async def _reply(self, connection: Any, command: _Command) -> Any:
+        try:
+            return await self.parse_response(connection, command.args[0], **command.options)
+        except ResponseError as error:
+            return error
 
     async def _once_more(self, command: _Command) -> Any:
         try:

@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge import pipelining, redis_client
 from bridge.pipelining import PipeliningRedis
@@ -101,6 +102,21 @@ async def test_a_redis_that_is_away_is_an_error_for_everyone() -> None:
         # And the next one starts afresh.
         with pytest.raises(RedisConnectionError):
             await redis.get("key")
+
+
+async def test_a_redis_that_is_silent_is_given_up_by_everyone(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_client, "SILENCE_SECONDS", 0.05)
+    other = redis_client.connect(redis_url)
+    await other.set("key", "value")
+    await redis.client_pause(60_000, all=False)
+    replies = await asyncio.gather(*(other.set("another", number) for number in range(5)), return_exceptions=True)
+    assert all(isinstance(reply, RedisTimeoutError) for reply in replies)
+    await redis.client_unpause()
+    # Nobody is given the reply to what was asked before.
+    assert await asyncio.gather(*(other.get("key") for _ in range(5))) == ["value"] * 5
+    await other.aclose()
 
 
 async def test_connections_that_broke_are_made_anew_without_a_word(redis: Redis, redis_url: str) -> None:
