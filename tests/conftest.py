@@ -1,12 +1,13 @@
 """What all tests share: a real Redis, and a rig with the real bridge between a simulated Slack and Kapa."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from bridge import app, redis_client
@@ -46,6 +47,13 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith(_OUTSIDE)]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """No test logs at the level, or to where, that another one wanted."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
