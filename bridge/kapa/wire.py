@@ -4,7 +4,7 @@ Pure: no I/O, no clock, no SDK. Sending and receiving live in `kapa/client`; whe
 tell whom, is decided by the journeys. Source: https://docs.kapa.ai/api
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -19,6 +19,7 @@ from urllib.parse import quote
 from bridge.models import Answer, Query, Reason, Source, Vote
 
 DELIMITER: Final = "\N{SYMBOL FOR RECORD SEPARATOR}".encode()
+_LAST_OF_DELIMITER: Final = DELIMITER[-1]
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 MAX_REASON_CHARS: Final = 200
 FEEDBACK_PATH: Final = "/query/v1/feedback/upsert/"
@@ -260,23 +261,29 @@ class StreamDecoder:
         self.is_over = False
         self.is_said_to_end = False
 
-    def feed(self, data: bytes) -> list[Piece]:
+    def feed(self, data: bytes) -> Sequence[Piece]:
         """Take the next bytes and give the pieces they complete."""
-        if self.is_over:
-            return []
         buffer = self._buffer
-        searched = len(buffer)
         buffer += data
         # Most small chunks end no record, and are done with here.
-        if DELIMITER[-1] not in data and len(buffer) < MAX_RECORD_BYTES:
+        if _LAST_OF_DELIMITER not in data and len(buffer) < MAX_RECORD_BYTES and not self.is_over:
+            return ()
+        return self._completed(len(data))
+
+    def _completed(self, fresh: int) -> list[Piece]:
+        """Give the pieces of the records in the buffer, whose last `fresh` bytes are new."""
+        buffer = self._buffer
+        if self.is_over:
+            buffer.clear()
             return []
         # A delimiter may have begun in the last two bytes that were there before.
-        end = buffer.rfind(DELIMITER, max(0, searched - len(DELIMITER) + 1))
+        end = buffer.rfind(DELIMITER, max(0, len(buffer) - fresh - len(DELIMITER) + 1))
         pieces: list[Piece] = []
         if end >= 0:
-            records = buffer[:end].split(DELIMITER)
+            whole = buffer[:end]
             del buffer[: end + len(DELIMITER)]
-            pieces = self._read(records)
+            # To split one long record would copy it once more.
+            pieces = self._read(whole.split(DELIMITER) if DELIMITER in whole else [whole])
         if len(buffer) >= MAX_RECORD_BYTES + len(DELIMITER) and not self.is_over:
             pieces.append(self._broken(_TOO_LONG))
         return pieces
