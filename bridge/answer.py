@@ -15,7 +15,7 @@ import structlog
 
 from bridge import policy
 from bridge.chat import ChatBusyError, ChatError, ChatRefusedError
-from bridge.circuit_breaker import Admission, CircuitBreaker, CircuitOpenError, Verdict
+from bridge.circuit_breaker import CircuitBreaker, CircuitOpenError, Verdict
 from bridge.display import Display, Means, Painter, Sleep
 from bridge.inbox import FINISHED
 from bridge.journal import QuestionEntry
@@ -204,13 +204,14 @@ class Answering:
             await turn.lease.begin()
             return Answer.from_json(notes["answer"])
         # Together: each is a moment that the person waits.
-        thread, admission = await together(self._kapa_thread(turn), self._admit(turn, status))
+        thread = await together(self._kapa_thread(turn), self._admit(turn, status))
         try:
-            return await self._ask(turn, thread, admission)
+            return await self._ask(turn, thread)
         except KapaThreadUnknown:
             log.info("kapa_thread_replaced")
             turn.stopwatch.resume()
-            return await self._ask(turn, None, await self._admit(turn, status))
+            await self._admit(turn, status)
+            return await self._ask(turn, None)
 
     async def _kapa_thread(self, turn: _Turn) -> str | None:
         question = turn.question
@@ -219,15 +220,14 @@ class Answering:
             return None
         return await self.means.store.kapa_thread(question.line)
 
-    async def _ask(self, turn: _Turn, thread: str | None, admission: Admission) -> Answer:
+    async def _ask(self, turn: _Turn, thread: str | None) -> Answer:
         question = turn.question
         query = Query(question.text, question.person, question.origin_url, thread)
         # An answer that is there already stays until the new one is whole.
         is_growing = self.is_streaming and not turn.is_again
-        ask = self._stream if is_growing else self._ask_whole
-        return await ask(turn, query, admission)
+        return await (self._stream(turn, query) if is_growing else self._ask_whole(turn, query))
 
-    async def _admit(self, turn: _Turn, status: Status) -> Admission:
+    async def _admit(self, turn: _Turn, status: Status) -> None:
         """Wait until Kapa may be asked, and note that it is going to be."""
         who = turn.lease.ticket.item.id
         if self.budget is not None:
@@ -236,23 +236,22 @@ class Answering:
                 await turn.stopwatch.turn("kapa", self.budget, who, lambda wait: self._tell_place(wait, status))
             status.say()
         # Who waited asks again: Kapa may have gone out meanwhile. Where it has, this ticket ends, and with it the note.
-        _, admission = await together(turn.lease.begin(), self.breaker.admit(who))
-        return admission
+        await together(turn.lease.begin(), self.breaker.admit(who))
 
     def _tell_place(self, wait: Wait, status: Status) -> None:
         log.info("budget_wait", place=wait.place)
         status.say(self.messages.waiting.format(place=wait.place))
 
-    async def _ask_whole(self, turn: _Turn, query: Query, admission: Admission) -> Answer:
-        async with self.breaker.watch(admission) as verdict:
+    async def _ask_whole(self, turn: _Turn, query: Query) -> Answer:
+        async with self.breaker.watch(turn.lease.ticket.item.id) as verdict:
             with turn.stopwatch.waiting():
                 answer = await self.kapa.ask(query)
             return await self._remembered(turn, answer, verdict)
 
-    async def _stream(self, turn: _Turn, query: Query, admission: Admission) -> Answer:
+    async def _stream(self, turn: _Turn, query: Query) -> Answer:
         async with (
             Painter(turn.display, self.sleep) as painter,
-            self.breaker.watch(admission) as verdict,
+            self.breaker.watch(turn.lease.ticket.item.id) as verdict,
             aclosing(self.kapa.stream(query)) as pieces,
         ):
             turn.stopwatch.pause()
@@ -265,8 +264,8 @@ class Answering:
             raise KapaUnavailable("the stream ended without an answer")
 
     async def _remembered(self, turn: _Turn, answer: Answer, verdict: Verdict) -> Answer:
-        await together(turn.lease.remember({"answer": answer.to_json()}), self.means.chat.prepare())
-        await verdict.good()
+        remember = turn.lease.remember({"answer": answer.to_json()})
+        await together(remember, verdict.good(), self.means.chat.prepare())
         return answer
 
     async def _without_answer(self, error: KapaError, turn: _Turn) -> Outcome:

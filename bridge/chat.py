@@ -83,7 +83,7 @@ class Chat(Protocol):
         """Divide a reply into messages; all but the last stay as they are while the reply's text grows."""
 
     async def prepare(self) -> None:
-        """Learn what the next calls would have to wait for, beside something else; raises nothing."""
+        """Learn what the next calls would have to wait for, beside something else; raises neither error."""
 
     async def post(self, question: Question, number: int, part: Part) -> str:
         """Post part `number` (from 0) of the reply to a question; return the new message's id."""

@@ -1,8 +1,7 @@
 """Kapa's circuit breakers, shared by all workers: while Kapa is out nobody asks it but one probe now and then.
 
 After MOST_FAILURES in a row the circuit opens. Then a cool-down passes before a probe may go; each probe that fails
-doubles it, and the first success closes the circuit. A success ends the failures that were known when it was asked
-for: what was asked before an outage says nothing about it. When a question or a vote is tried again lives in `policy`.
+doubles it, and the first success closes the circuit. When a question or a vote is tried again lives in `policy`.
 
     {bridge}:circuit:<name>:failures    how many failures there were in a row while the circuit was closed
     {bridge}:circuit:<name>:open        present while the circuit is open: the length of the cool-down (ms)
@@ -14,7 +13,6 @@ All of them have a lifetime: a circuit that nobody asks about any more is closed
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, cast
 
@@ -37,18 +35,16 @@ PROBE_WAIT_SECONDS: Final = 15.0
 # Votes are patient: two attempts at the same one may lie 12 minutes apart.
 OPEN_SECONDS: Final = 3600.0
 
-# KEYS: failures, open, cooling, probe   ARGV: who, how long a probe is believed (ms)
-# Returns {admitted, whether a success would end something, ms of the cool-down that are left, ms for which the probe is
-# still believed}
+# KEYS: open, cooling, probe   ARGV: who, how long a probe is believed (ms)
+# Returns {admitted, ms of the cool-down that are left, ms for which the probe is still believed}
 _ADMIT = """
-local failures, open, cooling, probe = unpack(KEYS)
-if redis.call('EXISTS', open) == 0 then return {1, redis.call('EXISTS', failures), 0, 0} end
-local left = redis.call('PTTL', cooling)
-if left > 0 then return {0, 1, left, 0} end
-local probing = redis.call('GET', probe)
-if probing and probing ~= ARGV[1] then return {0, 1, 0, math.max(1, redis.call('PTTL', probe))} end
-redis.call('SET', probe, ARGV[1], 'PX', ARGV[2])
-return {1, 1, 0, 0}
+if redis.call('EXISTS', KEYS[1]) == 0 then return {1, 0, 0} end
+local cooling = redis.call('PTTL', KEYS[2])
+if cooling > 0 then return {0, cooling, 0} end
+local probe = redis.call('GET', KEYS[3])
+if probe and probe ~= ARGV[1] then return {0, 0, math.max(1, redis.call('PTTL', KEYS[3]))} end
+redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
+return {1, 0, 0}
 """
 
 # KEYS: failures, open, cooling, probe
@@ -96,14 +92,6 @@ class CircuitOpenError(KapaUnavailable):
         super().__init__("Kapa is out: the last requests failed, so it was not asked", retry_after=retry_after)
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """Leave for `who` to ask Kapa. `is_trial`: there are failures, or an open circuit, which a success would end."""
-
-    who: str
-    is_trial: bool
-
-
 class CircuitBreaker:
     """The circuit `name`, of everyone who uses the same name on the same Redis."""
 
@@ -115,32 +103,31 @@ class CircuitBreaker:
         self._failed = redis.register_script(_FAILED)
         self._succeeded = redis.register_script(_SUCCEEDED)
 
-    async def admit(self, who: str) -> Admission:
+    async def admit(self, who: str) -> None:
         """Return if `who` may ask Kapa now; who is admitted as the probe stays it when it comes again.
 
         Raises CircuitOpenError, redis.RedisError.
         """
         args: list[str | int] = [who, _ms(PROBE_SECONDS)]
-        reply = await self._admit(keys=self._keys, args=args)
-        is_admitted, is_trial, cooling, probing = cast("tuple[int, int, int, int]", reply)
+        reply = await self._admit(keys=self._keys[1:], args=args)
+        is_admitted, cooling, probing = cast("tuple[int, int, int]", reply)
         if not is_admitted:
             raise CircuitOpenError(cooling / 1000 or min(probing / 1000, PROBE_WAIT_SECONDS))
-        return Admission(who, bool(is_trial))
 
     @asynccontextmanager
-    async def watch(self, admission: Admission) -> AsyncIterator["Verdict"]:
+    async def watch(self, who: str) -> AsyncIterator["Verdict"]:
         """Learn from how a request to Kapa, the block, ends; a block that Kapa did not end says nothing.
 
         What is learned is told at the end of the block, unless the block itself says before that the request is good.
         """
-        verdict = Verdict(self, admission)
+        verdict = Verdict(self)
         try:
             yield verdict
         except KapaError as error:
-            await (self.failed(admission.who) if is_outage(error) else verdict.good())
+            await (self.failed(who) if is_outage(error) else self.succeeded())
             raise
         if not verdict.is_given:
-            await verdict.good()
+            await self.succeeded()
 
     async def failed(self, who: str) -> None:
         """Count a failure; while the circuit is open, only that of the probe counts."""
@@ -181,16 +168,14 @@ class CircuitBreaker:
 class Verdict:
     """What is said of one request to Kapa before its block ends."""
 
-    def __init__(self, breaker: CircuitBreaker, admission: Admission) -> None:
+    def __init__(self, breaker: CircuitBreaker) -> None:
         self._breaker = breaker
-        self._admission = admission
         self.is_given = False
 
     async def good(self) -> None:
         """Say that Kapa has answered."""
         self.is_given = True
-        if self._admission.is_trial:
-            await self._breaker.succeeded()
+        await self._breaker.succeeded()
 
 
 def is_outage(error: KapaError) -> bool:

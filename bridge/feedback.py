@@ -156,11 +156,12 @@ class Voting:
         await self.chat.whisper(place, event.user, Whisper(says, explains, event.about))
 
     async def _tell(self, lease: Lease, answer: str, person: str, vote: Vote, told: Vote | None) -> None:
+        who = lease.ticket.item.id
         had_comment = told is not None and bool(told.reasons or told.words)
-        admission = await self.breaker.admit(lease.ticket.item.id)
+        await self.breaker.admit(who)
         # Who was frozen past its lease would put an old vote over a newer one.
         await lease.confirm()
-        async with self.breaker.watch(admission):
+        async with self.breaker.watch(who):
             try:
                 await self.kapa.upsert_feedback(answer, person, vote, clear_comment=had_comment)
             except KapaRefused as refused:

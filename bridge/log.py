@@ -71,8 +71,8 @@ def configure(log_format: str, level: str, *, secrets: Iterable[str] = (), strea
 
 
 def _json() -> Processor:
-    # Made once: json.dumps would make an encoder for every line. The redactor leaves it nothing that it does not know.
-    encoder = json.JSONEncoder(ensure_ascii=False)
+    # Made once: json.dumps would make an encoder for every line.
+    encoder = json.JSONEncoder(ensure_ascii=False, default=repr)
     return structlog.processors.JSONRenderer(serializer=lambda event, **_: encoder.encode(event))
 
 
@@ -82,7 +82,7 @@ def _console(stream: TextIO) -> Processor:
 
 
 class _Lines:
-    """Writes lines to a stream. One that takes none is no trouble of who logs: so it is with `logging`'s handlers."""
+    """What structlog logs to: writes lines to a stream. One that takes none is no trouble of who logs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -66,8 +66,8 @@ class Document:
         return self._children[content]
 
 
-# The same few texts are made harmless, and read aloud, one after the other.
-@lru_cache(maxsize=8)
+# A text is made harmless and then, in the same breath, read aloud. One that is all marks takes 10 MB.
+@lru_cache(maxsize=2)
 def document(text: str) -> Document:
     """Understand a text."""
     return Document(text)

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from bridge.inbox import TAG
 
-# What another worker was asked is heard of so late at most. A call that is on its way by then is as late.
+# What another worker is asked is heard of so late at most. A call that is on its way by then is as late.
 FRESH_SECONDS: Final = 0.02
 
 # KEYS: paused   Returns scope, ms that its pause still lasts, …
@@ -45,9 +45,11 @@ class Pauses:
         self._clock = clock
         self._paused = redis.register_script(_PAUSED)
         self._pause = redis.register_script(_PAUSE)
-        # When each pause ends, by this process' clock, and until when that is fresh.
+        # When each pause ends, by this process' clock, and until when that is fresh. What is read while a pause is made
+        # may be from before it.
         self._ends: dict[str, float] = {}
         self._fresh_until = 0.0
+        self._made = 0
 
     async def left(self, scopes: Sequence[str]) -> float:
         """Give the seconds until none of `scopes`, one or more, is paused any longer; 0 when none is."""
@@ -60,12 +62,17 @@ class Pauses:
         asked_at = self._clock()
         if asked_at < self._fresh_until:
             return
+        made = self._made
         found = cast("list[str | int]", await self._paused(keys=[self._key]))
-        self._ends = {str(scope): asked_at + int(ms) / 1000 for scope, ms in zip(found[::2], found[1::2], strict=True)}
-        self._fresh_until = asked_at + FRESH_SECONDS
+        now = self._clock()
+        self._ends = {str(scope): now + int(ms) / 1000 for scope, ms in zip(found[::2], found[1::2], strict=True)}
+        self._fresh_until = asked_at + FRESH_SECONDS if made == self._made else 0.0
 
     async def pause(self, scope: str, seconds: float) -> frozenset[str]:
         """Pause `scope` for so long, unless a longer pause lasts; return every scope that is paused now."""
-        self._fresh_until = 0.0
         args: list[str | int] = [scope, max(1, int(seconds * 1000))]
-        return frozenset(cast("list[str]", await self._pause(keys=[self._key], args=args)))
+        try:
+            return frozenset(cast("list[str]", await self._pause(keys=[self._key], args=args)))
+        finally:
+            self._made += 1
+            self._fresh_until = 0.0

@@ -1,8 +1,8 @@
 """A Redis client that sends in one go what is asked of it in the same moment.
 
 Many conversations ask Redis for little things at the same time, and an exchange costs far more than what is in it. So
-does what redis-py does around one, which is left out here but for what keeps a reply from being lost: a connection that
-breaks is made anew once. What is asked lives elsewhere.
+does what redis-py does around one, which is left out here but for its retry: where a connection breaks, or Redis is
+silent, all of an exchange is sent once more on a new one. What is asked lives elsewhere.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class PipeliningRedis(Redis):
         self._at_hand: Any = None
         self._is_closing = False
         named = self.connection_pool.connection_kwargs.get("retry_on_error") or ()
-        # Whatever fails a whole pipeline is tried again by redis-py itself.
+        # What fails a whole exchange is tried again as a whole.
         self._worth_another = tuple(error for error in named if issubclass(error, ResponseError))
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -72,9 +72,9 @@ class PipeliningRedis(Redis):
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         self._is_closing = True
-        if self._at_hand is not None:
-            await self.connection_pool.release(self._at_hand)
-            self._at_hand = None
+        connection, self._at_hand = self._at_hand, None
+        if connection is not None:
+            await self.connection_pool.release(connection)
         await super().aclose(close_connection_pool)
 
     async def _at_once(self, command: _Command) -> Any:
@@ -88,6 +88,7 @@ class PipeliningRedis(Redis):
         return reply
 
     def _alone(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Leave a command to redis-py."""
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
 
     def _send_on(self) -> None:
@@ -152,22 +153,28 @@ class PipeliningRedis(Redis):
         return connection
 
     async def _give_back(self, connection: Any) -> None:
-        if self._at_hand is None and not self._is_closing:
+        # Where the pool has no other, somebody may wait for this one.
+        if self._at_hand is None and not self._is_closing and self.connection_pool.can_get_connection():
             self._at_hand = connection
         else:
-            await self.connection_pool.release(connection)
+            await asyncio.shield(self.connection_pool.release(connection))
 
     async def _exchange(self, connection: Any, commands: Sequence[_Command]) -> list[Any]:
-        await connection.send_packed_command([command.packed for command in commands])
-        connection.is_watched = True
+        patience = connection.socket_timeout
         try:
-            # One timeout for all: for each reply it takes longer than the reply.
-            async with asyncio.timeout(connection.socket_timeout):
+            await connection.send_packed_command([command.packed for command in commands])
+            # One timeout for all: redis-py's own for each reply takes longer than the reply.
+            connection.socket_timeout = None
+            async with asyncio.timeout(patience):
                 return [await self._reply(connection, command) for command in commands]
-        except TimeoutError:
-            raise RedisTimeoutError("Redis is silent") from None
+        except BaseException as error:
+            # Nobody may be given the reply to what was asked here.
+            await connection.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise RedisTimeoutError("Redis is silent") from None
+            raise
         finally:
-            connection.is_watched = False
+            connection.socket_timeout = patience
 
     async def _reply(self, connection: Any, command: _Command) -> Any:
         try:
@@ -183,7 +190,7 @@ class PipeliningRedis(Redis):
 
 
 def _packed(args: tuple[Any, ...]) -> bytes:
-    """Give the bytes of a command, whose name may be two words; raises redis.DataError."""
+    """Give the bytes of a command, whose name may be two words; raises redis.DataError, UnicodeEncodeError."""
     try:
         return cast("bytes", hiredis.pack_command((*args[0].split(), *args[1:])))
     except TypeError as error:

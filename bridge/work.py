@@ -21,7 +21,6 @@ CANCEL_AGAIN_SECONDS: Final = 0.2
 CLOSING_SECONDS: Final = 1.0
 
 T = TypeVar("T")
-U = TypeVar("U")
 log = structlog.get_logger()
 
 
@@ -130,14 +129,20 @@ async def persistently(
             await (again or ask)()
 
 
-async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """Do two things at once and give what both give; neither goes on when the other fails."""
-    other = asyncio.create_task(second)
+async def together(first: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, object]) -> T:
+    """Do things at once, and give what the first gives; when one has failed, those after it are ended."""
+    tasks = [asyncio.create_task(other) for other in others]
     try:
-        return await first, await other
+        result = await first
+        for task in tasks:
+            await task
     except BaseException:
-        await end(other)
+        await end(*tasks)
+        # One failure is told of: the others are nobody's trouble.
+        for task in tasks:
+            _ = task.cancelled() or task.exception()
         raise
+    return result
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:

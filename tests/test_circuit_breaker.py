@@ -21,7 +21,6 @@ from bridge.circuit_breaker import (
     MOST_FAILURES,
     OPEN_SECONDS,
     PROBE_WAIT_SECONDS,
-    Admission,
     CircuitBreaker,
     CircuitOpenError,
     State,
@@ -221,7 +220,7 @@ async def test_only_an_outage_is_a_failure(breaker: CircuitBreaker, error: KapaE
     await breaker.failed("a")
     for _ in range(MOST_FAILURES):
         with pytest.raises(type(error)):
-            async with breaker.watch(Admission("a", is_trial=True)):
+            async with breaker.watch("a"):
                 raise error
     assert await breaker.state() is (State.OPEN if expected else State.CLOSED)
 
@@ -231,7 +230,7 @@ async def test_what_kapa_did_not_end_says_nothing(breaker: CircuitBreaker, redis
     for what in PROBING:
         await step(breaker, redis, what)
     with pytest.raises(type(error)):
-        async with breaker.watch(await breaker.admit("b")):
+        async with breaker.watch("b"):
             raise error
     assert await breaker.state() is State.PROBING
 
@@ -239,21 +238,9 @@ async def test_what_kapa_did_not_end_says_nothing(breaker: CircuitBreaker, redis
 async def test_a_request_that_works_closes_the_circuit(breaker: CircuitBreaker, redis: Redis) -> None:
     for what in PROBING:
         await step(breaker, redis, what)
-    async with breaker.watch(await breaker.admit("b")):
+    async with breaker.watch("b"):
         assert await breaker.state() is State.PROBING
     assert await breaker.state() is State.CLOSED
-
-
-async def test_a_success_ends_the_failures_that_were_there_when_it_was_asked_for(
-    breaker: CircuitBreaker, redis: Redis
-) -> None:
-    early = await breaker.admit("early")
-    await breaker.failed("a")
-    late = await breaker.admit("late")
-    for admission, is_counted in ((early, True), (late, False)):
-        async with breaker.watch(admission):
-            pass
-        assert bool(await redis.exists(key("failures"))) is is_counted
 
 
 async def test_without_redis_nobody_asks_and_what_came_of_a_request_counts() -> None:
@@ -267,9 +254,9 @@ async def test_without_redis_nobody_asks_and_what_came_of_a_request_counts() -> 
                 await breaker.state()
             with capture_logs() as logs:
                 with pytest.raises(KapaUnavailable):
-                    async with breaker.watch(Admission("a", is_trial=True)):
+                    async with breaker.watch("a"):
                         raise OUT
-                async with breaker.watch(Admission("a", is_trial=True)):
+                async with breaker.watch("a"):
                     answer = "here"
     assert answer == "here"
     assert [entry["event"] for entry in logs] == ["circuit_not_told"] * 2

@@ -295,6 +295,11 @@ class Full(io.StringIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_an_event_of_any_kind_is_logged(stream: io.StringIO) -> None:
+    configured(stream).info(Odd("something"))
+    assert lines(stream)[0]["event"] == "Odd('something')"
+
+
 def test_who_logs_does_not_fail_where_nothing_can_be_written(stream: io.StringIO) -> None:
     stream.close()
     for nowhere in (stream, Full()):

@@ -1,5 +1,6 @@
 """Pauses on a real Redis, and what they do to whole bridges that share one: who is limited waits, and nobody else."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,18 @@ async def test_what_was_learned_is_fresh_for_a_moment(
     assert 0 < await pauses.left(["a"]) <= 99.5
     await pauses.pause("b", 1000)
     assert await pauses.left(["a", "b"]) == about(1000)
+
+
+async def test_a_pause_that_is_made_while_they_are_read_is_known_at_once(pauses: Pauses, redis: Redis) -> None:
+    _, made, _ = await asyncio.gather(pauses.refresh(), pauses.pause("a", 100), pauses.refresh())
+    assert made == {"a"}
+    assert await pauses.left(["a"]) == about(100)
+
+
+async def test_a_pause_ends_no_sooner_because_the_way_to_redis_is_long(redis: Redis) -> None:
+    times = iter([1000.0, 1005.0, 1005.0])
+    await Pauses(redis, "T0PLAY").pause("a", 3)
+    assert await Pauses(redis, "T0PLAY", clock=lambda: next(times)).left(["a"]) == pytest.approx(3, abs=1)
 
 
 # Whole bridges

@@ -1,6 +1,7 @@
 """The client that shares pipelines, on a real Redis: every command gets its own reply, whatever the others do."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -117,6 +118,41 @@ async def test_a_redis_that_is_silent_is_given_up_by_everyone(
     # Nobody is given the reply to what was asked before.
     assert await asyncio.gather(*(other.get("key") for _ in range(5))) == ["value"] * 5
     await other.aclose()
+
+
+async def test_a_connection_that_the_kernel_gives_up_is_an_error_and_no_reply(redis: Redis, redis_url: str) -> None:
+    await redis.set("key", "value")
+    other = redis_client.connect(redis_url)
+    sleeping = asyncio.ensure_future(other.execute_command("DEBUG", "SLEEP", "0.2"))  # type: ignore[no-untyped-call] # redis-py's
+    await eventually(lambda: bool(other.connection_pool._in_use_connections))
+    asking = asyncio.ensure_future(redis.get("key"))
+    await asyncio.sleep(0)
+    [connection] = redis.connection_pool._in_use_connections
+    # ETIMEDOUT, which is for Python the same error as a timeout of its own.
+    assert connection._reader is not None
+    connection._reader.set_exception(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+    assert await asking == "value"
+    await sleeping
+    await other.aclose()
+
+
+async def test_nobody_is_given_the_reply_to_another_s_command(redis: Redis) -> None:
+    def confused(response: Any, **_: Any) -> Any:
+        raise ValueError(response)
+
+    await asyncio.gather(redis.set("key", "value"), redis.set("other", "value"))
+    redis.set_response_callback("GET", confused)
+    replies = await asyncio.gather(*(redis.get("key") for _ in range(5)), redis.echo("mine"), return_exceptions=True)
+    assert all(isinstance(reply, ValueError) for reply in replies)
+    assert await asyncio.gather(*(redis.echo(str(number)) for number in range(5))) == list("01234")
+
+
+async def test_a_connection_at_hand_is_not_kept_from_who_waits_for_the_only_one(redis_url: str) -> None:
+    async with redis_client.connect(f"{redis_url}&max_connections=1") as only:
+        assert await only.ping()
+        await only.xgroup_create("stream", "group", mkstream=True)
+        assert not await only.xreadgroup("group", "a", {"stream": ">"}, block=1)
+        assert await asyncio.gather(*(only.echo(str(number)) for number in range(3))) == list("012")
 
 
 async def test_connections_that_broke_are_made_anew_without_a_word(redis: Redis, redis_url: str) -> None:
