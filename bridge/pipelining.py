@@ -6,7 +6,8 @@ silent, all of an exchange is sent once more on a new one. What is asked lives e
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -41,6 +42,7 @@ class PipeliningRedis(Redis):
         self._under_way = 0
         self._asked: dict[asyncio.Future[Any], _Command] = {}
         self._sending: set[asyncio.Task[None]] = set()
+        self._at_rest = asyncio.Event()
         self._at_hand: Any = None
         self._is_closing = False
         named = self.connection_pool.connection_kwargs.get("retry_on_error") or ()
@@ -66,23 +68,25 @@ class PipeliningRedis(Redis):
         """Close the connections, once what is under way has had a moment to end."""
         # What was asked in this turn is sent in the next.
         await asyncio.sleep(0)
-        if self._sending:
-            _, late = await asyncio.wait(self._sending, timeout=CLOSING_SECONDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
         self._is_closing = True
+        with suppress(TimeoutError):  # what is late is ended below, or by its connection's end
+            async with asyncio.timeout(CLOSING_SECONDS):
+                if self._sending:
+                    await asyncio.wait(self._sending)
+                if self._under_way:
+                    await self._at_rest.wait()
+        late = [task for task in self._sending if not task.done()]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
         connection, self._at_hand = self._at_hand, None
         if connection is not None:
             await self.connection_pool.release(connection)
         await super().aclose(close_connection_pool)
 
     async def _at_once(self, command: _Command) -> Any:
-        self._under_way += 1
-        try:
+        with self._busy():
             [reply] = await self._replies([command])
-        finally:
-            self._under_way -= 1
         if isinstance(reply, Exception):
             raise reply
         return reply
@@ -110,13 +114,12 @@ class PipeliningRedis(Redis):
 
     async def _send(self, asked: Mapping[asyncio.Future[Any], _Command]) -> None:
         replies: list[Any] = [RedisConnectionError("the client was closed")] * len(asked)
-        self._under_way += 1
         try:
-            replies = await self._replies(list(asked.values()))
+            with self._busy():
+                replies = await self._replies(list(asked.values()))
         except Exception as error:  # noqa: BLE001 - whatever it is, everyone who waits hears of it
             replies = [error] * len(asked)
         finally:
-            self._under_way -= 1
             for future, reply in zip(asked, replies, strict=True):
                 if future.done():
                     continue
@@ -125,6 +128,17 @@ class PipeliningRedis(Redis):
                     future.set_exception(copy(reply))
                 else:
                     future.set_result(reply)
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        self._under_way += 1
+        self._at_rest.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._at_rest.set()
 
     async def _replies(self, commands: Sequence[_Command]) -> list[Any]:
         """Give the reply to each command, or its error; raises redis.RedisError where there are none."""

@@ -2,8 +2,12 @@
 
 import asyncio
 import errno
+import random
+import socket
+import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +15,13 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import DataError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import DataError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge import pipelining, redis_client
+from bridge.embedded_redis import EmbeddedRedis
 from bridge.pipelining import PipeliningRedis
+from bridge.work import end
 from tests.waiting import eventually
 
 
@@ -185,6 +191,103 @@ async def test_a_client_that_is_closed_lets_what_is_under_way_end(redis_url: str
     await asyncio.sleep(0)
     await redis.aclose()
     assert await asyncio.gather(*asking) == ["value"] * 10
+
+
+async def test_a_client_that_is_closed_lets_a_lone_command_end_and_not_be_sent_again(
+    redis: Redis, redis_url: str
+) -> None:
+    other = redis_client.connect(redis_url)
+    slow = """
+        redis.call('INCR', 'count')
+        local function now() local time = redis.call('TIME') return time[1] * 1000000 + time[2] end
+        local until_ = now() + 50000
+        while now() < until_ do end
+        return 'done'
+    """
+    await other.ping()
+    asking = asyncio.ensure_future(other.eval(slow, 0))
+    await asyncio.sleep(0)
+    await other.aclose()
+    assert await asking == "done"
+    assert await redis.get("count") == "1"
+    assert not any(one.is_connected for one in other.connection_pool._available_connections)
+
+
+def test_every_command_has_its_own_reply_over_a_network_that_breaks(tmp_path: Path) -> None:
+    async def ask(number: int, redis: Redis, chance: random.Random) -> tuple[int, int]:
+        """Ask again and again, now and then giving up; give how many replies there were, and how many were right."""
+        replies = right = 0
+        for turn in range(60):
+            word = f"{number}-{turn}"
+            asking = asyncio.ensure_future(redis.echo(word))
+            if chance.random() < 0.25:
+                await asyncio.sleep(chance.random() / 300)
+                asking.cancel()
+            with suppress(RedisError, asyncio.CancelledError):  # both are as they should be: another's reply is not
+                found = await asking
+                replies, right = replies + 1, right + (found == word)
+        return replies, right
+
+    async def everyone() -> list[tuple[int, int]]:
+        chance = random.Random(7)
+        async with EmbeddedRedis(tmp_path / "redis").own() as url, breaking(url, chance) as address:
+            redis = redis_client.connect(f"{address}?max_connections=6&socket_timeout=2")
+            found = await asyncio.gather(*(ask(number, redis, chance) for number in range(12)))
+            await redis.aclose()
+            assert redis.connection_pool._in_use_connections == set()
+        return found
+
+    for new_loop in (asyncio.new_event_loop, pytest.importorskip("uvloop").new_event_loop):
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            found = runner.run(everyone())
+        replies = sum(count for count, _ in found)
+        assert replies == sum(right for _, right in found)
+        assert replies > 100
+
+
+@asynccontextmanager
+async def breaking(redis_url: str, chance: random.Random) -> AsyncIterator[str]:
+    """Serve a way to a Redis that divides, holds up, cuts off and resets what goes through it; gives its address."""
+    path = redis_url.removeprefix("unix://").partition("?")[0]
+    ways: set[asyncio.Task[None]] = set()
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, client: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            luck, half = chance.random(), chance.randrange(len(data))
+            if luck < 0.01:
+                target.write(data[:half])
+                if luck < 0.005:
+                    linger = struct.pack("ii", 1, 0)
+                    client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                return
+            target.write(data[:half])
+            if luck < 0.3:
+                await asyncio.sleep(luck / 100)
+            target.write(data[half:])
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        redis_reader, redis_writer = await asyncio.open_unix_connection(path)
+        both = (pump(reader, redis_writer, writer), pump(redis_reader, writer, writer))
+        pumps = [asyncio.ensure_future(one) for one in both]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(*pumps)
+            for one in (redis_writer, writer):
+                one.transport.abort()
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        way = asyncio.ensure_future(lead(reader, writer))
+        ways.add(way)
+        way.add_done_callback(ways.discard)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await end(*ways)
+        await server.wait_closed()
 
 
 async def test_a_client_that_is_closed_waits_no_longer_for_a_redis_that_stands_still(
