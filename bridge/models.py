@@ -6,7 +6,8 @@ and no Kapa field names live here: `slack/read` and `kapa/wire` translate at the
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from json import dumps, loads
+from functools import cache
+from json import JSONEncoder, loads
 from typing import Any, Self
 
 
@@ -297,7 +298,13 @@ class Reply:
 
 
 def _written(value: object) -> str:
-    return dumps(value, default=_fields, ensure_ascii=False, separators=(",", ":"))
+    return _encoder().encode(value)
+
+
+@cache
+def _encoder() -> JSONEncoder:
+    # `json.dumps` would make one for every value.
+    return JSONEncoder(default=_fields, ensure_ascii=False, separators=(",", ":"))
 
 
 def _fields(value: Any) -> dict[str, Any]:

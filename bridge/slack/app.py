@@ -187,6 +187,13 @@ class _Authorize(AsyncAuthorize):
         return self._result
 
 
+class _App(AsyncApp):
+    """Bolt's app, without a client of the Web API for each event, which listeners could change: ours use none."""
+
+    def _init_context(self, req: AsyncBoltRequest) -> None:
+        req.context.update(logger=self.logger, token=None, client=self.client, listener_runner=self.listener_runner)
+
+
 class AskWhy:
     """Opens the modal that asks what was wrong, beside everything else: a trigger is good for three seconds."""
 
@@ -242,7 +249,7 @@ class _Events(AsyncMiddleware):
 
 def build(intake: Intake, client: AsyncWebClient, token: str) -> AsyncApp:
     """Build the Bolt app. Signatures are verified by the door (`http`) before Bolt sees anything."""
-    app = AsyncApp(
+    app = _App(
         name="bridge",
         client=client,
         authorize=_Authorize(intake.identity, token),
