@@ -16,15 +16,6 @@ from tests.waiting import eventually
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Redis]:
-    client = redis_client.connect(url)
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-@asynccontextmanager
 async def saying(info: str) -> AsyncIterator[str]:
     """Serve what speaks Redis' protocol and says this of itself; gives its URL."""
 
@@ -61,7 +52,7 @@ async def test_a_connection_that_broke_while_idle_is_replaced(redis: Redis) -> N
 
 
 async def test_without_a_server_there_is_an_error() -> None:
-    async with connected("unix:///there/is/none.sock") as client:
+    async with redis_client.connect("unix:///there/is/none.sock") as client:
         with pytest.raises(exceptions.ConnectionError):
             await client.ping()
 
@@ -74,7 +65,7 @@ async def test_a_silent_server_is_an_error() -> None:
     server = await asyncio.start_server(listen, "127.0.0.1", 0)
     async with (
         server,
-        connected(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?socket_timeout=0.1") as client,
+        redis_client.connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?socket_timeout=0.1") as client,
     ):
         with pytest.raises(exceptions.TimeoutError):
             await client.ping()
@@ -83,12 +74,12 @@ async def test_a_silent_server_is_an_error() -> None:
 async def test_a_wrong_password_is_an_error_that_does_not_tell_it(redis: Redis, redis_url: str) -> None:
     await redis.config_set("requirepass", "the-right-one")
     for password in ("hunter2", ""):
-        async with connected(redis_url.replace("unix://", f"unix://:{password}@")) as client:
+        async with redis_client.connect(redis_url.replace("unix://", f"unix://:{password}@")) as client:
             with pytest.raises(RedisError) as raised:
                 await client.ping()
             assert str(raised.value)
             assert "hunter2" not in str(raised.value)
-    async with connected(redis_url.replace("unix://", "unix://:the-right-one@")) as client:
+    async with redis_client.connect(redis_url.replace("unix://", "unix://:the-right-one@")) as client:
         assert await client.ping()
     await redis.config_set("requirepass", "")
 
@@ -150,7 +141,7 @@ async def test_what_puts_messages_at_risk_is_told(redis: Redis, policy: str) -> 
 async def hosted(redis: Redis, url: str) -> AsyncIterator[Redis]:
     """Give a client of the same Redis that may not ask for its configuration."""
     await redis.acl_setuser("hosted", enabled=True, nopass=True, commands=["+@all", "-config"], keys=["*"])
-    async with connected(url.replace("unix://", "unix://hosted:x@")) as client:
+    async with redis_client.connect(url.replace("unix://", "unix://hosted:x@")) as client:
         with pytest.raises(RedisError):
             await client.config_get("maxmemory-policy")
         yield client
@@ -178,7 +169,7 @@ async def test_where_config_is_forbidden_info_says_as_much(redis: Redis, redis_u
 )
 async def test_what_a_redis_keeps_to_itself_is_told(says: str, sentence: str) -> None:
     info = f"# Server\r\nredis_version:7.2.0\r\nrole:master\r\n{says}\r\naof_enabled:1\r\n"
-    async with saying(info) as url, connected(url) as client:
+    async with saying(info) as url, redis_client.connect(url) as client:
         assert await redis_client.shortcomings(client) == ([], [sentence])
 
 
@@ -213,7 +204,7 @@ async def test_a_replica_will_not_do(redis: Redis) -> None:
 )
 async def test_an_old_redis_will_not_do(version: str, is_new_enough: bool) -> None:
     info = f"# Server\r\nredis_version:{version}\r\nrole:master\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n"
-    async with saying(info) as url, connected(url) as client:
+    async with saying(info) as url, redis_client.connect(url) as client:
         fatal, risky = await redis_client.shortcomings(client)
     assert risky == []
     assert (fatal == []) is is_new_enough
@@ -221,13 +212,13 @@ async def test_an_old_redis_will_not_do(version: str, is_new_enough: bool) -> No
 
 
 async def test_a_redis_that_says_nothing_of_itself_will_not_do() -> None:
-    async with saying("") as url, connected(url) as client:
+    async with saying("") as url, redis_client.connect(url) as client:
         fatal, risky = await redis_client.shortcomings(client)
     assert (len(fatal), len(risky)) == (1, 2)
 
 
 async def test_a_redis_that_cannot_be_asked_is_an_error() -> None:
-    async with connected("unix:///there/is/none.sock") as client:
+    async with redis_client.connect("unix:///there/is/none.sock") as client:
         with pytest.raises(RedisError):
             await redis_client.shortcomings(client)
 
@@ -248,7 +239,7 @@ def test_a_connection_that_was_reset_while_it_was_idle_is_made_anew() -> None:
     async def ask_after_a_reset() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        async with server, connected(f"redis://127.0.0.1:{port}") as redis:
+        async with server, redis_client.connect(f"redis://127.0.0.1:{port}") as redis:
             assert await redis.get("key") == "OK"
             writer = redis._at_hand._writer  # type: ignore[attr-defined] # the client's own
             [connection] = accepted

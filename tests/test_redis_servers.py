@@ -30,15 +30,6 @@ PLANNED = {"sentinel": ("SENTINEL FAILOVER", SERVICE), "cluster": ("CLUSTER FAIL
 SOON_AFTER = {"sentinel": "master", "cluster": "slave"}
 
 
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Redis]:
-    client = redis_client.connect(url)
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
 async def findings(rig: Rig, url: str = "") -> list[tuple[bool | None, str]]:
     """Give what `bridge check` says of Redis, line for line, and whether that is well."""
     given = rig.environment(redis_url=url or rig.redis_url)
@@ -118,7 +109,7 @@ async def test_over_tls_a_client_follows_a_primary_that_steps_down(
     certificate = Certificate.make(tmp_path, "ours")
     async with Servers(tmp_path / "servers", certificate) as servers:
         topology: Topology = await getattr(servers, way)()
-        async with connected(topology.url) as client:
+        async with redis_client.connect(topology.url) as client:
             # More at once than there are connections: each waits its turn.
             assert {*await asyncio.gather(*puts(client))} == {Put.ACCEPTED}
             assert await client.wait(1, 5000) == 1
@@ -155,7 +146,7 @@ async def test_a_primary_that_became_a_replica_is_left_at_once(
     async with Servers(tmp_path / "servers", binary=binary) as servers, a_sentinel() as (at, said):
         one, two = await servers.start(), await servers.start()
         said.port = one.port
-        async with connected(servers.url("+sentinel", f"{LOGIN}{at}", f"/{SERVICE}")) as client:
+        async with redis_client.connect(servers.url("+sentinel", f"{LOGIN}{at}", f"/{SERVICE}")) as client:
             assert await client.set(f"{TAG}:x", "one")
             script = client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
             assert await script(keys=[f"{TAG}:x"], args=["one"])
@@ -305,7 +296,9 @@ async def test_what_is_no_cluster_no_service_or_not_let_in_is_told(tmp_path: Pat
                 [(is_well, text)] = await findings(rig, url)
                 assert not is_well
                 assert text.startswith(f"REDIS_URL: Redis cannot be used: the primary is not known: {reason}")
-        async with connected(servers.url("+sentinel", f"wrong:hunter2@{sentinel}", f"/{SERVICE}", **secrets)) as client:
+        async with redis_client.connect(
+            servers.url("+sentinel", f"wrong:hunter2@{sentinel}", f"/{SERVICE}", **secrets)
+        ) as client:
             with pytest.raises(exceptions.AuthenticationError) as raised:
                 await client.ping()
             assert "hunter2" not in str(raised.value)
