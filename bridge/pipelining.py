@@ -33,8 +33,9 @@ class _Command:
 class PipeliningRedis(Redis):
     """redis-py's client; while it is busy, what is asked in the same turn of the event loop shares a pipeline.
 
-    Every command has its own reply or error, as without that, and no transaction is implied. Who is cancelled while
-    waiting for a reply does not take the others' away: the command may have been carried out.
+    Every command has its own reply or error, as without that, and no transaction is implied; only a reply that cannot
+    be read is everyone's trouble. Who is cancelled while waiting for a reply does not take the others' away: the
+    command may have been carried out.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -102,7 +103,13 @@ class PipeliningRedis(Redis):
             return
         task = asyncio.create_task(self._send(waiting))
         self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+
+        def over(_: asyncio.Future[None]) -> None:
+            self._sending.discard(task)
+            # A task that is cancelled before it begins answers nobody.
+            _answer(waiting, [RedisConnectionError("the client was closed")] * len(waiting))
+
+        task.add_done_callback(over)
 
         def given_up(_: asyncio.Future[Any]) -> None:
             # With nobody left who waits for it, a connection that is silent is free again.
@@ -113,21 +120,12 @@ class PipeliningRedis(Redis):
             reply.add_done_callback(given_up)
 
     async def _send(self, asked: Mapping[asyncio.Future[Any], _Command]) -> None:
-        replies: list[Any] = [RedisConnectionError("the client was closed")] * len(asked)
         try:
             with self._busy():
                 replies = await self._replies(list(asked.values()))
         except Exception as error:  # noqa: BLE001 - whatever it is, everyone who waits hears of it
             replies = [error] * len(asked)
-        finally:
-            for future, reply in zip(asked, replies, strict=True):
-                if future.done():
-                    continue
-                if isinstance(reply, Exception):
-                    # One that is raised in many places would gather all their tracebacks.
-                    future.set_exception(copy(reply))
-                else:
-                    future.set_result(reply)
+        _answer(asked, replies)
 
     @contextmanager
     def _busy(self) -> Iterator[None]:
@@ -145,7 +143,10 @@ class PipeliningRedis(Redis):
         connection = await self._borrow()
         try:
             replies = await connection.retry.call_with_retry(
-                lambda: self._exchange(connection, commands), lambda error: connection.disconnect(error=error)
+                lambda: self._exchange(connection, commands),
+                lambda error: connection.disconnect(error=error),
+                # What closing cuts off must not go on after it.
+                is_retryable=lambda _: not self._is_closing,
             )
         finally:
             await self._give_back(connection)
@@ -201,6 +202,18 @@ class PipeliningRedis(Redis):
             return await self._alone(command.args, command.options)
         except RedisError as error:
             return error
+
+
+def _answer(asked: Mapping[asyncio.Future[Any], _Command], replies: Sequence[Any]) -> None:
+    """Give everyone who still waits their reply, or its error."""
+    for future, reply in zip(asked, replies, strict=True):
+        if future.done():
+            continue
+        if isinstance(reply, Exception):
+            # One that is raised in many places would gather all their tracebacks.
+            future.set_exception(copy(reply))
+        else:
+            future.set_result(reply)
 
 
 def _packed(args: tuple[Any, ...]) -> bytes:

@@ -22,7 +22,7 @@ from bridge import pipelining, redis_client
 from bridge.embedded_redis import EmbeddedRedis
 from bridge.pipelining import PipeliningRedis
 from bridge.work import end
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 async def reads(redis: Redis) -> int:
@@ -210,6 +210,42 @@ async def test_a_client_that_is_closed_lets_a_lone_command_end_and_not_be_sent_a
     await other.aclose()
     assert await asking == "done"
     assert await redis.get("count") == "1"
+    assert not any(one.is_connected for one in other.connection_pool._available_connections)
+
+
+async def test_what_is_asked_while_a_client_is_closed_ends(redis_url: str) -> None:
+    for _ in range(20):
+        other = redis_client.connect(redis_url)
+        await other.ping()
+        is_closed = asyncio.Event()
+
+        async def ask(client: Redis, until: asyncio.Event) -> None:
+            with suppress(RedisError):  # each ends with its reply, or with that the client was closed
+                while not until.is_set():
+                    await client.echo("mine")
+
+        asking = [asyncio.ensure_future(ask(other, is_closed)) for _ in range(10)]
+        await asyncio.sleep(0)
+        await other.aclose()
+        is_closed.set()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*asking)
+        await other.connection_pool.disconnect()
+
+
+async def test_what_closing_cuts_off_is_not_sent_again(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelining, "CLOSING_SECONDS", 0.01)
+    other = redis_client.connect(redis_url)
+    await other.ping()
+    await redis.client_pause(60_000, all=False)
+    asking = asyncio.ensure_future(other.set("key", "value"))
+    await asyncio.sleep(0)
+    await other.aclose()
+    with pytest.raises(RedisConnectionError):
+        await asking
+    await redis.client_unpause()
     assert not any(one.is_connected for one in other.connection_pool._available_connections)
 
 
