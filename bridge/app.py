@@ -406,6 +406,9 @@ async def _start_ingress(
         on_event=bridge.metrics.event,
         on_taken_in=bridge.metrics.intake,
     )
+    # Before the first question: what is put before there is a group may have been tried, and is looked for in Slack.
+    for inbox in (intake.questions, intake.votes):
+        await inbox.open()
     bolt = slack_app.build(intake, AsyncWebClient(base_url=settings.slack_api_url), secret(settings.slack_bot_token))
     if settings.transport is Transport.HTTP:
         await _listen(stack, bridge, "events", slack_http.routes(bolt, secret(settings.slack_signing_secret)))

@@ -186,3 +186,13 @@ async def test_the_log_has_no_token_and_no_word_that_somebody_wrote(
         assert secret not in text, secret
     assert all(event["event"].replace("_", "").isalnum() for event in events)
     assert {event["level"] for event in events} <= {"info", "warning"}
+
+
+async def test_a_question_that_came_before_the_first_worker_is_looked_for_nowhere(rig: Rig) -> None:
+    async with rig.bridge(Role.INGRESS):
+        ts = await rig.slack.say(ADA, GENERAL, "How are threads stored?")
+        await rig.slack.delivered()
+        async with rig.bridge(Role.WORKER):
+            [answer] = await rig.answer(GENERAL, ts)
+    assert "stored in Redis" in markdown(answer)
+    assert rig.called("conversations.replies") == []
