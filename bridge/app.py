@@ -9,7 +9,7 @@ import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final, TypeVar
@@ -307,30 +307,38 @@ async def _start_workers(stack: AsyncExitStack, bridge: Bridge, client: AsyncWeb
     )
     stack.push_async_callback(answering.close)
     stack.push_async_callback(voting.close)
-    name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     journeys: list[tuple[Kind, Journey, int]] = [
         (Kind.QUESTION, answering, settings.bridge_worker_concurrency),
         (Kind.VOTE, voting, VOTES_AT_ONCE),
     ]
-    workers = [
-        Worker(
-            Inbox(
-                redis,
-                kind,
-                worker=name,
-                lease_seconds=settings.bridge_lease_seconds,
-                tickets_of_a_channel=tickets_of_a_channel(concurrency),
-            ),
+    await stack.enter_async_context(_working(await _workers(bridge, journeys)))
+
+
+async def _workers(bridge: Bridge, journeys: Sequence[tuple[Kind, Journey, int]]) -> list[Worker]:
+    """Make a worker for each journey, with so many slots, at an inbox that is open."""
+    settings, workers = bridge.settings, []
+    name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    for kind, journey, concurrency in journeys:
+        inbox = Inbox(
+            bridge.redis,
+            kind,
+            worker=name,
+            lease_seconds=settings.bridge_lease_seconds,
+            tickets_of_a_channel=tickets_of_a_channel(concurrency),
+        )
+        # Before this process hears a question: what was put before counts as tried, and is looked for in Slack.
+        with suppress(RedisError):  # the worker tries again, and tells of it
+            await inbox.open()
+        worker = Worker(
+            inbox,
             bridge.parts.journey(kind, journey),
             concurrency=concurrency,
             drain_seconds=settings.bridge_drain_seconds,
             on_settled=bridge.metrics.work,
         )
-        for kind, journey, concurrency in journeys
-    ]
-    for (kind, *_), worker in zip(journeys, workers, strict=True):
         bridge.metrics.running(kind, worker.running)
-    await stack.enter_async_context(_working(workers))
+        workers.append(worker)
+    return workers
 
 
 def _means(settings: Settings, redis: Redis, chat: SlackChat, store: Store, team: str) -> Means:
@@ -406,9 +414,6 @@ async def _start_ingress(
         on_event=bridge.metrics.event,
         on_taken_in=bridge.metrics.intake,
     )
-    # Before the first question: what is put before there is a group may have been tried, and is looked for in Slack.
-    for inbox in (intake.questions, intake.votes):
-        await inbox.open()
     bolt = slack_app.build(intake, AsyncWebClient(base_url=settings.slack_api_url), secret(settings.slack_bot_token))
     if settings.transport is Transport.HTTP:
         await _listen(stack, bridge, "events", slack_http.routes(bolt, secret(settings.slack_signing_secret)))
