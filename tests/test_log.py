@@ -291,7 +291,10 @@ def test_configuring_again_does_not_log_twice(stream: io.StringIO) -> None:
 class Full(io.StringIO):
     """A file on a disk that is full."""
 
+    tried = 0
+
     def write(self, text: str) -> int:
+        self.tried += 1
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -302,8 +305,10 @@ def test_an_event_of_any_kind_is_logged(stream: io.StringIO) -> None:
 
 def test_who_logs_does_not_fail_where_nothing_can_be_written(stream: io.StringIO) -> None:
     stream.close()
-    for nowhere in (stream, Full()):
+    full = Full()
+    for nowhere in (stream, full):
         configured(nowhere).error("something")
+    assert full.tried == 1
 
 
 def test_logs_go_to_stderr(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:

@@ -220,16 +220,17 @@ async def test_what_is_asked_while_a_client_is_closed_ends(redis_url: str) -> No
         is_closed = asyncio.Event()
 
         async def ask(client: Redis, until: asyncio.Event) -> None:
-            with suppress(RedisError):  # each ends with its reply, or with that the client was closed
-                while not until.is_set():
-                    await client.echo("mine")
+            while not until.is_set():
+                assert await client.echo("mine") == "mine"
 
         asking = [asyncio.ensure_future(ask(other, is_closed)) for _ in range(10)]
         await asyncio.sleep(0)
         await other.aclose()
         is_closed.set()
         async with asyncio.timeout(PATIENCE):
-            await asyncio.gather(*asking)
+            ended = await asyncio.gather(*asking, return_exceptions=True)
+        # Each with its reply, or with an error that says that there is no connection.
+        assert all(one is None or isinstance(one, RedisConnectionError) for one in ended)
         await other.connection_pool.disconnect()
 
 
