@@ -283,19 +283,19 @@ class Lane:
             if self.kapa.held:
                 # Each is looked for behind the one before it.
                 return all(label in seen for label in labels) or is_quiet
-            return self._may_be_over() and not await self._work()
+            return await self._is_over()
 
         await until(self.gate, have_passed)
 
     async def settled(self) -> None:
         """Wait until no work is left, and nothing of it is on its way."""
+        await until(self.gate, self._is_over)
 
-        async def is_settled() -> bool:
-            return self._may_be_over() and not await self._work()
+    async def _is_over(self) -> bool:
+        # A status line waits for nobody, and its call may be struck while Redis is asked what is left.
+        return self._is_at_rest() and not await self._work() and self._is_at_rest()
 
-        await until(self.gate, is_settled)
-
-    def _may_be_over(self) -> bool:
+    def _is_at_rest(self) -> bool:
         return not self.gate.in_flight and not self._replacing
 
     async def _work(self) -> list[str]:
