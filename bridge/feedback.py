@@ -188,8 +188,8 @@ class Voting:
             # The message shows another answer by now, and what is remembered is about that.
             return []
         writes = self.store.vote(event.line, event.user, standing.to_json())
-        writes.append(self.store.answer(event.line, standing.about))
+        # While Kapa was told, the message may have come to show another answer.
+        writes.append(self.store.kept(event.line))
         if event.answer:
-            part = f"{event.team}:{event.channel}:{event.message}"
-            writes.append(self.store.answer(part, standing.about, event.answer))
+            writes.append(self.store.kept(f"{event.team}:{event.channel}:{event.message}"))
         return writes

@@ -108,11 +108,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A key that is set in the same breath as an item is finished, for so many seconds."""
+    """A key that is set in the same breath as an item is finished, for so many seconds.
+
+    With `is_kept` a key that is there keeps the value it has, and lives for so many seconds more.
+    """
 
     key: str
     value: str
     seconds: int
+    is_kept: bool = False
 
 
 @dataclass(slots=True)
@@ -173,7 +177,10 @@ def line_key(kind: Kind, line: str) -> str:
 
 
 def _flat(writes: Sequence[Write]) -> list[str | int]:
-    return [part for write in writes for part in (write.key, write.value, write.seconds)]
+    found: list[str | int] = []
+    for write in writes:
+        found += ["EXPIRE" if write.is_kept else "SET", write.key, write.seconds, write.value]
+    return found
 
 
 def _raise(reply: int, ticket: Ticket) -> None:

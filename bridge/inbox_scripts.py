@@ -35,6 +35,12 @@ local function read(entry)
   return '', ''
 end
 local function unfinished(name, id) return name .. '|' .. id end
+local function write(first)
+  for i = first, #ARGV, 4 do
+    if ARGV[i] == 'SET' then redis.call('SET', ARGV[i + 1], ARGV[i + 3], 'EX', ARGV[i + 2])
+    else redis.call('EXPIRE', ARGV[i + 1], ARGV[i + 2]) end
+  end
+end
 -- A ticket says whether its item was tried before: while it stood in line, or before it was given up and put back.
 local function issue(ready, name, again)
   local entry = redis.call('LINDEX', beside(ready, 'line:') .. name, 0)
@@ -237,7 +243,8 @@ return 'accepted'
 
 # KEYS: ready, line, notes, dead, journal
 # ARGV: group, ticket, worker, line name, kind, reason (empty: done), notes as JSON, dead letters kept,
-#       dead letters' age in ms, journal entry (empty: none), journal entries kept, order, (key, value, seconds)…
+#       dead letters' age in ms, journal entry (empty: none), journal entries kept, order,
+#       (SET or EXPIRE, key, seconds, value)…
 # Returns 0: the ticket is another's, 1: done, 2: the item was revised.
 FINISH = (
     _FUNCTIONS
@@ -256,7 +263,7 @@ end
 if ARGV[10] ~= '' then
   redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[11], '*', 'kind', ARGV[5], 'entry', ARGV[10])
 end
-for i = 13, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
+write(13)
 if redis.call('EXISTS', KEYS[2]) == 1 then
   hand_out(KEYS[1], ARGV[4], '0')
 else
@@ -288,7 +295,8 @@ return 1
 )
 
 # KEYS: ready, notes, line
-# ARGV: group, ticket, worker, notes seconds, number of notes, order, (name, value)…, (key, value, seconds)…
+# ARGV: group, ticket, worker, notes seconds, number of notes, order, (name, value)…,
+#       (SET or EXPIRE, key, seconds, value)…
 # Returns as FINISH does.
 REMEMBER = (
     _FUNCTIONS
@@ -298,7 +306,7 @@ if is_revised(KEYS[3], ARGV[6]) then return 2 end
 local writes = 7 + 2 * ARGV[5]
 for i = 7, writes - 1, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[2], ARGV[4])
-for i = writes, #ARGV, 3 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[i + 2]) end
+write(writes)
 return 1
 """
 )

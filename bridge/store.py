@@ -85,6 +85,10 @@ class Store:
         value = f"{question_answer_id} {first}" if first else question_answer_id
         return Write(_answer_key(message), value, self.ttl_seconds)
 
+    def kept(self, message: str) -> Write:
+        """Remember for longer which answer `message` shows, whichever it is by now."""
+        return Write(_answer_key(message), "", self.ttl_seconds, is_kept=True)
+
     def parts(self, place: Place, messages: Sequence[str], question_answer_id: str) -> list[Write]:
         """Remember which messages show an answer, in their order."""
         return [

@@ -278,6 +278,19 @@ async def test_finish_lets_the_next_one_have_its_turn_and_sets_what_it_was_given
     assert (second.item, second.is_resumed) == (item(2), False)
 
 
+async def test_what_is_kept_stays_as_it_is_for_longer(inbox: Inbox, redis: Redis) -> None:
+    await redis.set("{bridge}:there", "1", ex=10)
+    await put(inbox, item(1))
+    kept = [Write("{bridge}:there", "", 100, is_kept=True), Write("{bridge}:gone", "", 100, is_kept=True)]
+    ticket = await take_one(inbox)
+    await inbox.remember(ticket, {"note": "x"}, [*kept, Write("{bridge}:empty", "", 100)])
+    assert await redis.mget("{bridge}:there", "{bridge}:gone", "{bridge}:empty") == ["1", None, ""]
+    assert 10 < await redis.ttl("{bridge}:there") <= 100
+    await inbox.finish(ticket, [Write("{bridge}:there", "", 200, is_kept=True)])
+    assert await redis.get("{bridge}:there") == "1"
+    assert 100 < await redis.ttl("{bridge}:there") <= 200
+
+
 # How much there is to do
 
 

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import FINISHED, TAG, Inbox, Item, Kind, Put, RevisedError
+from bridge.kapa.client import KapaClient
 from bridge.playground.kapa import Asked
 from bridge.settings import Role
 from bridge.slack.write import WORDS
@@ -295,6 +296,35 @@ async def test_what_is_said_of_an_answer_is_told_of_that_answer(rig: Rig, redis:
     assert "comment" not in rig.kapa.feedback_log[3]
 
 
+async def test_a_vote_does_not_bring_an_answer_back_that_was_replaced_meanwhile(
+    rig: Rig, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upsert, is_told, goes_on = KapaClient.upsert_feedback, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **options: Any) -> None:
+        await upsert(*args, **options)
+        is_told.set()
+        await goes_on.wait()
+
+    monkeypatch.setattr(KapaClient, "upsert_feedback", slow)
+    async with rig.bridge():
+        rig.kapa.answer_with(echo)
+        ts, answer = await rig.ask(ADA, GENERAL, "First")
+        await settled(rig, redis)
+        await rig.slack.react(ADA, GENERAL, answer["ts"], "-1")
+        await is_told.wait()
+        await rig.slack.edit(ADA, GENERAL, ts, "Second")
+        await rig.slack.wait_for(lambda: shown(rig, ts) == ["You said: Second"], 10)
+        await eventually_no_question(redis)
+        goes_on.set()
+        await settled(rig, redis)
+        await rig.slack.react(GRACE, GENERAL, answer["ts"], "+1")
+        await settled(rig, redis)
+    first, second = (one.question_answer_id for one in rig.kapa.asked)
+    told = [(vote["question_answer"], vote["reaction"]) for vote in rig.kapa.feedback_log]
+    assert told == [(first, "downvote"), (second, "upvote")]
+
+
 async def test_a_vote_that_kapa_is_away_for_keeps_its_answer(rig: Rig, redis: Redis) -> None:
     async with rig.bridge():
         rig.kapa.answer_with(echo)
@@ -395,7 +425,8 @@ async def test_an_interrupted_stream_gives_its_place_back(rig: Rig, redis: Redis
         rig.kapa.answer_with(echo)
         rig.kapa.hold(after_pieces=1)
         ts = await rig.slack.say(ADA, GENERAL, "Wich one is it?")
-        await rig.slack.wait_for(lambda: rig.replies(GENERAL, ts), 10)
+        # The next attempt knows of the stream by then.
+        await eventually(lambda: redis.hexists(f"{TAG}:question:notes:T0PLAY:{GENERAL}:{ts}", "posts"))
         await rig.slack.edit(ADA, GENERAL, ts, "Which one is it?")
         await rig.kapa.wait_for(lambda: len(rig.kapa.asked) == 2, 10)
         rig.kapa.release()
