@@ -482,6 +482,7 @@ async def test_after_all_attempts_one_sentence_and_on_retry_the_answer_in_its_pl
         rig.kapa.fault("500", 5)
         ts, sorry = await rig.ask(ADA, GENERAL, "How are threads stored?")
         assert markdown(sorry) == SAYS.unavailable
+        await settled(rig, redis)
         letters = DeadLetters(redis)
         [letter] = await letters.read()
         assert letter.item.line == f"T0PLAY:{GENERAL}:{ts}"

@@ -309,9 +309,9 @@ async def breaking(redis_url: str, chance: random.Random) -> AsyncIterator[str]:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end(*pumps)
             for one in (redis_writer, writer):
                 one.transport.abort()
+            await end(*pumps)
 
     def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         way = asyncio.ensure_future(lead(reader, writer))
