@@ -38,6 +38,8 @@ class Watch:
         self._metrics = metrics
         self._sleep = sleep
         self._trouble = ""
+        # Whoever asks whether the bridge is ready looks as well.
+        self._looks = self._newest = 0
         self._shortcomings = set(known)
         self._is_fit = True
 
@@ -56,16 +58,23 @@ class Watch:
 
     async def takes_writes(self) -> bool:
         """Write once, and say whether Redis took it within PATIENCE_SECONDS."""
+        self._looks = look = self._looks + 1
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 trouble = await refusal(self._redis)
         except (RedisError, TimeoutError, OSError):
             trouble = _AWAY
+        # One that was overtaken by a later look says how Redis was before.
+        if look > self._newest:
+            self._newest = look
+            self._note(trouble)
+        return not trouble
+
+    def _note(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             _tell(trouble)
         self._metrics.redis(takes_writes=not trouble)
-        return not trouble
 
     async def _look_on(self) -> None:
         while True:

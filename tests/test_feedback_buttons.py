@@ -91,6 +91,8 @@ async def test_a_bad_answer_opens_the_modal_and_counts_without_it(booth: Booth) 
 async def test_the_modal_brings_reasons_and_words_in_one_upsert(booth: Booth) -> None:
     await booth.press(positive=False)
     modal = await booth.modal()
+    # Whispers wait for nobody, not for each other either.
+    await booth.whispers(1)
     said = {REASONS: ["incorrect", "unaddressed"], WORDS: "It says *nothing* of <keys> & more"}
     assert (await booth.rig.slack.submit(GRACE, modal["id"], said)).is_acknowledged
     assert booth.rig.slack.views(GRACE) == []

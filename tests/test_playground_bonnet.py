@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from bridge import redis_client
+from bridge import display, redis_client
 from bridge.embedded_redis import EmbeddedRedis
 from bridge.inbox import Inbox, Item, Kind
 from bridge.playground.bonnet import Bonnet
@@ -50,6 +50,8 @@ class Under:
 @pytest.fixture
 async def under(rig: Rig, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Under]:
     hurry(monkeypatch)
+    # An answer that is not held is shown whole, however slow the machine is.
+    monkeypatch.setattr(display, "GATHER_SECONDS", 0.5)
     watch = RedisWatch(redis, concurrency=32)
     async with watch.watching(), rig.bridge():
         yield Under(rig, redis, Bonnet(rig.slack, rig.kapa, watch, redis))

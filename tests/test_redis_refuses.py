@@ -300,20 +300,18 @@ async def test_nobody_needs_to_ask_whether_redis_takes_writes(redis: Redis) -> N
     assert [event for _, event, _ in troubles(logs)] == ["redis_refuses_writes", "redis_takes_writes_again"] * 2
 
 
-async def test_a_redis_that_is_told_to_evict_while_it_runs_is_not_ready(rig: Rig, redis: Redis) -> None:
-    async with rig.bridge() as bridge:
-        watch = Watch(redis, Metrics())
-        assert await watch.is_fit()
-        await redis.config_set("maxmemory", 100 * 1024 * 1024)
-        await redis.config_set("maxmemory-policy", "allkeys-lru")
-        with capture_logs() as logs:
-            for _ in range(2):
-                await watch.examine()
-            assert not await watch.is_fit()
-            await redis.config_set("maxmemory-policy", "noeviction")
+async def test_a_redis_that_is_told_to_evict_while_it_runs_is_not_ready(redis: Redis) -> None:
+    watch = Watch(redis, Metrics())
+    assert await watch.is_fit()
+    await redis.config_set("maxmemory", 100 * 1024 * 1024)
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    with capture_logs() as logs:
+        for _ in range(2):
             await watch.examine()
-            assert await watch.is_fit()
-        assert bridge.is_started
+        assert not await watch.is_fit()
+        await redis.config_set("maxmemory-policy", "noeviction")
+        await watch.examine()
+        assert await watch.is_fit()
     [problem] = [line for line in logs if line["event"] == "redis_at_risk"]
     assert problem["log_level"] == "error"
     assert "noeviction" in problem["problem"]
@@ -340,6 +338,28 @@ async def test_one_refusal_after_another_is_told(redis: Redis, tmp_path: Path) -
         assert not await watch.takes_writes()
         assert not await watch.takes_writes()
     assert [reason for *_, reason in troubles(logs)] == ["OOM", "NOREPLICAS"]
+
+
+async def test_a_look_that_was_overtaken_tells_nothing(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick = asyncio.Event(), asyncio.Event()
+    watch = Watch(redis, (metrics := Metrics()))
+    looks = iter([(slow, ""), (quick, "READONLY")])
+
+    async def refused(_: Redis) -> str:
+        may_go_on, word = next(looks)
+        await may_go_on.wait()
+        return word
+
+    monkeypatch.setattr("bridge.watch.refusal", refused)
+    with capture_logs() as logs:
+        first = asyncio.create_task(watch.takes_writes())
+        await asyncio.sleep(0)
+        quick.set()
+        assert not await watch.takes_writes()
+        slow.set()
+        assert await first
+    assert troubles(logs) == [("error", "redis_refuses_writes", "READONLY")]
+    assert metrics.registry.get_sample_value("bridge_redis_takes_writes") == 0
 
 
 async def test_a_redis_that_hangs_takes_no_writes(

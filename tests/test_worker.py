@@ -184,10 +184,10 @@ async def test_a_line_is_dealt_with_one_at_a_time_and_in_order_by_all_workers(re
     journey = Journey(deal)
     async with working(at(redis), journey, concurrency=3) as one, working(at(redis, "b"), journey) as other:
         await put(redis, *items)
-        await eventually(partial(_has, finished, 40))
+        await eventually(lambda: len(one.settled) + len(other.settled) >= 40)
         await eventually(lambda: _is_zero(redis.xlen(READY)))
     assert set(most.values()) == {1}
-    assert len(one.settled) + len(other.settled) == 40
+    assert len(one.settled) + len(other.settled) == len(finished) == 40
     for line in range(10):
         name = f"t:c:{line}"
         assert [each for each in finished if each.line == name] == [each for each in items if each.line == name]
