@@ -20,6 +20,8 @@ from bridge.work import Again, Done, GaveUp, Journey, Lease, Outcome, end, persi
 TAKE_SECONDS: Final = 1.0
 UPKEEP_SECONDS: Final = 0.5
 REDIS_AWAY_SECONDS: Final = 0.5
+# Whoever stops a bridge gives it little longer than it may drain: what Redis does not hear, a lease's end tells.
+LEAVE_SECONDS: Final = 3.0
 # A fault of ours that happens so often over one item will happen every time.
 MOST_FAULTS: Final = 3
 
@@ -277,17 +279,20 @@ class Worker:
     async def _hand_back_what_waits(self) -> None:
         waiting = {task: lease.ticket for task, lease in self._running.items() if lease.is_waiting}
         await end(*waiting)
+        until = asyncio.get_running_loop().time() + LEAVE_SECONDS
         for ticket in waiting.values():
             try:
-                await self._inbox.retry(ticket, is_failure=False)
-            except (LeaseLostError, RedisError) as error:
+                async with asyncio.timeout_at(until):
+                    await self._inbox.retry(ticket, is_failure=False)
+            except (LeaseLostError, RedisError, TimeoutError) as error:
                 # What is still this worker's is handed back when it leaves.
                 log.info("not_handed_back", kind=self._inbox.kind, item=ticket.item.id, error=type(error).__name__)
 
     async def _leave(self) -> None:
         try:
-            handed_back = await self._inbox.leave()
-        except RedisError as error:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                handed_back = await self._inbox.leave()
+        except (RedisError, TimeoutError) as error:
             log.warning("leave_failed", kind=self._inbox.kind, error=type(error).__name__)
             return
         log.info("worker_left", kind=self._inbox.kind, handed_back=handed_back)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from redis.asyncio import Redis
@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from bridge import redis_client
+from bridge import redis_client, worker
 from bridge.dead_letters import DeadLetters
 from bridge.inbox import GROUP, TAG, Inbox, Item, Kind, LeaseLostError, Put, Ticket, Write
 from bridge.work import Again, Done, GaveUp, Lease, Outcome, end
@@ -598,6 +598,30 @@ async def test_what_is_not_finished_in_time_is_handed_back_at_once(redis: Redis,
     assert {ticket.item.id for ticket in taken} == {"q1", "q11"}
     assert [(ticket.deaths, ticket.failures, ticket.is_resumed) for ticket in taken] == [(0, 0, True)] * 2
     assert [ticket.notes for ticket in taken] == [{"note": "x"}] * 2
+
+
+async def test_a_worker_does_not_wait_for_a_redis_that_is_silent_when_it_leaves(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(lease: Lease) -> Outcome:
+        with lease.waiting():
+            return await endless(lease)
+
+    async def silent(*_: object, **__: object) -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    journey = Journey(wait)
+    await put(redis, item(1), item(11, "t:c:2"))
+    with capture_logs() as logs:
+        async with working(at(redis), journey, drain_seconds=PATIENCE) as work:
+            await eventually(partial(_has, journey.started, 2))
+            monkeypatch.setattr(worker, "LEAVE_SECONDS", 0.01)
+            monkeypatch.setattr(Inbox, "retry", silent)
+            monkeypatch.setattr(Inbox, "leave", silent)
+    assert work.settled == []
+    failed = [(line["event"], line["error"]) for line in logs if "error" in line]
+    assert failed == [("not_handed_back", "TimeoutError")] * 2 + [("leave_failed", "TimeoutError")]
 
 
 async def _has_notes(redis: Redis, count: int) -> bool:
