@@ -1,13 +1,13 @@
 """The admin server: is the bridge alive, is it ready, what did it count, on a port of its own.
 
 GET /healthz        200 while the process serves
-GET /readyz         200 when every check passes, else 503; JSON, one entry a check
+GET /readyz         200 when every check passes, else 503; JSON, one entry a check; `?without=slack` leaves checks out
 GET /metrics        Prometheus
 GET /               the status page, for a person; its parts are below /page/
 GET /status.json    what the page shows; `?minutes=10` in steps of ten seconds, `?minutes=60` in steps of a minute
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time
@@ -48,14 +48,14 @@ def routes(
     """
     kept = history or History(metrics.registry)
 
-    async def results() -> dict[str, bool]:
-        return {name: await check() for name, check in checks.items()}
+    async def results(without: Collection[str] = ()) -> dict[str, bool]:
+        return {name: await check() for name, check in checks.items() if name not in without}
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def readyz(_: web.Request) -> web.Response:
-        found = await results()
+    async def readyz(request: web.Request) -> web.Response:
+        found = await results(request.query.getall("without", []))
         return web.json_response(found, status=200 if all(found.values()) else 503)
 
     async def numbers(_: web.Request) -> web.Response:

@@ -271,9 +271,9 @@ async def _listen(stack: AsyncExitStack, bridge: Bridge, name: str, server: web.
         bridge.ports[name] = await stack.enter_async_context(admin.serving(server, host, port))
     except OSError as error:
         names = f"{prefix.upper()}HOST, {prefix.upper()}PORT"
-        raise StartError(
-            f"{names}: cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); set another"
-        ) from None
+        # What the loop says of an errno repeats the address; a host that is not known has none of the system's.
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise StartError(f"{names}: cannot listen on {host}:{port} ({why}); set another") from None
     log.info("listening", server=name, host=host, port=bridge.ports[name])
 
 
@@ -399,7 +399,7 @@ async def _start_ingress(
     settings = bridge.settings
     # Connections of its own: an acknowledgement must not wait behind answers for one.
     redis = await stack.enter_async_context(_connected(bridge.redis_url))
-    ask_why = slack_app.AskWhy(client, messages.load(settings.bridge_messages))
+    ask_why = slack_app.AskWhy(client, messages.load(settings.bridge_messages), bridge.metrics.slack_call)
     stack.push_async_callback(ask_why.close)
     intake = slack_app.Intake(
         questions=bridge.parts.inbox(

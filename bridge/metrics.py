@@ -24,7 +24,7 @@ class Metrics:
         self._build = self._gauge("build_info", "Always 1; which version this is, and what it does", "version", "role")
         self._events = self._counter("events", "Events from Slack, by what became of them", "result")
         self._intake = self._histogram(
-            "intake_seconds", "From the arrival of an event until it is taken in durably", buckets=OWN_SECONDS
+            "intake_seconds", "From the arrival of what is put into the inbox until it is there", buckets=OWN_SECONDS
         )
         self._work = self._counter("work", "Questions and votes dealt with, by how it ended", "kind", "result")
         self._running = self._gauge("work_running", "Questions and votes that this process is at work on", "kind")

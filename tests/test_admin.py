@@ -65,6 +65,11 @@ async def test_ready_is_when_every_check_passes() -> None:
         states["slack"] = False
         status, _, text = await get(url, "/readyz")
         assert (status, json.loads(text)) == (503, {"redis": True, "slack": False})
+        # Whoever takes events in does so without Slack's Web API.
+        assert await get(url, "/readyz?without=slack") == (200, "application/json", json.dumps({"redis": True}))
+        states["redis"] = False
+        for query in ("without=slack", "without=other&without=slack", "without=", "with=slack"):
+            assert (await get(url, f"/readyz?{query}"))[0] == 503
         # Alive it is all the same.
         assert await get(url, "/healthz") == (200, "text/plain", "ok\n")
 

@@ -16,7 +16,8 @@ from bridge.settings import Role
 from bridge.slack.interactions import Pressed, WantsToExplain, about, interaction
 from bridge.slack.read import Identity, Ignored
 from bridge.slack.write import EXPLAIN, REASONS, WORDS
-from tests.rig import ADA, BOTH_WAYS, GENERAL, GRACE, Rig, hurry, settled
+from tests.rig import ADA, BOTH_WAYS, GENERAL, GRACE, Rig, count, hurry, settled
+from tests.waiting import eventually
 
 SAYS = Messages()
 NOTHING = {"issue": "", "incorrect": False, "irrelevant": False, "unaddressed": False}
@@ -203,6 +204,15 @@ async def test_a_vote_counts_though_the_modal_does_not_open(booth: Booth, fault:
     await booth.press(positive=False)
     assert await booth.told() == [vote("downvote")]
     assert booth.rig.slack.views(GRACE) == []
+
+
+async def test_a_modal_that_does_not_open_is_counted(rig: Rig) -> None:
+    called = {"method": "views.open", "outcome": "refused"}
+    async with rig.bridge() as bridge:
+        _, answer = await rig.ask(ADA, GENERAL, "How are threads stored?")
+        rig.slack.fault("views.open", "expired_trigger_id")
+        await rig.slack.give_feedback(GRACE, GENERAL, answer["ts"], positive=False)
+        await eventually(lambda: count(bridge, "slack_call_seconds_count", **called) == 1)
 
 
 @BOTH_WAYS

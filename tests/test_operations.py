@@ -22,6 +22,7 @@ from bridge.models import Reaction
 from bridge.policy import Silence
 from bridge.settings import Role, Settings, load
 from bridge.slack import chat as slack_chat
+from bridge.slack import web_api
 from bridge.slack.app import TAKE_IN_SECONDS
 from bridge.slack.http import PATH
 from bridge.watch import PATIENCE_SECONDS
@@ -73,7 +74,8 @@ BUDGETS = words("answer.py", given_to={"turn": 0}) | words("display.py", given_t
 ENDPOINTS = words("kapa/client.py", given_to={"_finished": 0, "_observe": 0})
 KAPA_OUTCOMES = words("kapa/client.py", given_to={"_observe": 1}, of="_outcome")
 METHODS = words("slack/chat.py", given_to={"_call": 0, "_shown": 0}) | {slack_chat.POST}
-SLACK_OUTCOMES = words("slack/chat.py", named="outcome") | {*slack_chat._OUTCOMES.values()}
+METHODS |= words("slack/app.py", given_to={"observed": 1})
+SLACK_OUTCOMES = words("slack/web_api.py", named="outcome") | {*web_api.OUTCOMES.values()}
 BACKLOG = Backlog(1, 1, 1, 1.0, 1.0)
 # Every method of Metrics, with whatever it may be called with.
 TOUCHES: dict[str, list[tuple[Any, ...]]] = {
@@ -131,7 +133,13 @@ def test_the_words_are_found_in_the_code() -> None:
     assert {"kapa", "edits"} == BUDGETS
     assert {"integrations", "chat", "chat_stream", "feedback"} == ENDPOINTS
     assert {"ok", "rate_limited", "unavailable", "refused", "misconfigured", "thread_unknown"} == KAPA_OUTCOMES
-    assert {"chat.postMessage", "chat.update", "chat.startStream", "assistant.threads.setStatus"} <= METHODS
+    assert {
+        "chat.postMessage",
+        "chat.update",
+        "chat.startStream",
+        "assistant.threads.setStatus",
+        "views.open",
+    } <= METHODS
     assert {"ok", "busy", "unclear", "refused", "cancelled"} == SLACK_OUTCOMES
 
 
@@ -143,6 +151,37 @@ def test_the_table_in_the_documentation_has_every_metric_and_its_labels() -> Non
         for family in touched().registry.collect()
     }
     assert told == families
+
+
+def table_row(beginning: str) -> str:
+    """Give the row of a table in docs/operations.md that begins so."""
+    found = [line for line in (DOCS / "operations.md").read_text("utf-8").splitlines() if line.startswith(beginning)]
+    assert len(found) == 1, beginning
+    return found[0]
+
+
+def test_the_documentation_has_every_word_that_a_result_may_be() -> None:
+    told = set(re.findall(r"`(\w+)`", table_row("| `bridge_work_total` |")))
+    # A question that failed is given up, which counts as dead.
+    assert told >= (RESULTS[Kind.QUESTION] | RESULTS[Kind.VOTE]) - {"failed"}
+    told = set(re.findall(r"`(\w+)`", table_row("| `bridge_events_total` |")))
+    assert told >= EVENTS
+
+
+def test_the_documentation_has_every_event_that_the_log_warns_of() -> None:
+    rows = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \|[^|]*\|[^|]*\|$", (DOCS / "operations.md").read_text("utf-8"), re.MULTILINE
+    )
+    told = {name for names in rows for name in re.findall(r"\w+", names)}
+    files = [path.relative_to(ROOT / "bridge") for path in (ROOT / "bridge").rglob("*.py")]
+    warned = {
+        name
+        for file in files
+        if file.parts[0] != "playground"
+        for name in words(str(file), given_to={"warning": 0, "error": 0, "exception": 0})
+    }
+    assert warned >= {"stream_refused", "redis_refuses_writes", "journey_failed"}
+    assert warned - told == set()
 
 
 # PromQL, as far as names are concerned
@@ -449,6 +488,21 @@ def test_every_file_is_parsed_and_used() -> None:
     assert len({(one["kind"], one["metadata"]["name"]) for one in OBJECTS}) == len(OBJECTS)
 
 
+def test_the_patch_for_http_mode_fits_the_ingress() -> None:
+    """It is a comment, for whoever takes HTTP mode."""
+    written = (MANIFESTS / "kustomization.yaml").read_text("utf-8")
+    [commented] = re.findall(r"^# patches:\n(?:# .*\n)+", written, re.MULTILINE)
+    [patch] = yaml.safe_load(re.sub(r"^# ", "", commented, flags=re.MULTILINE))["patches"]
+    [change] = yaml.safe_load(patch["patch"])
+    place: Any = next(
+        one for one in kinds(patch["target"]["kind"]) if one["metadata"]["name"] == patch["target"]["name"]
+    )
+    for step in change["path"].strip("/").split("/"):
+        place = place[int(step)] if isinstance(place, list) else place[step]
+    assert change["op"] == "replace"
+    assert change["value"] == f"{place}?without=slack" == "/readyz?without=slack"
+
+
 def named_variables() -> dict[str, set[str]]:
     """Give the environment variables that each file sets or names."""
     found = {
@@ -600,6 +654,7 @@ def test_each_redis_keeps_every_write() -> None:
         assert options["--appendonly"] == "yes"
         assert options["--appendfsync"] == "always"
         assert options["--maxmemory-policy"] == "noeviction"
+        assert options["--save"] == ""
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
     assert options["--maxmemory"] == "640mb"
     # The rest is for the copy that rewrites its file.

@@ -30,7 +30,7 @@ from bridge.policy import Ask, Rules, Silence
 from bridge.slack import interactions, read, write
 from bridge.slack.interactions import Pressed, WantsToExplain
 from bridge.slack.read import Identity, Ignored
-from bridge.slack.web_api import call
+from bridge.slack.web_api import Observe, observed
 from bridge.store import Store
 from bridge.work import Beside
 
@@ -48,7 +48,8 @@ class Intake:
     """Puts what an event or an interaction asks for into the inbox.
 
     `ask_why(trigger, about)` opens the modal that asks what was wrong, beside everything else. `on_event(result)` hears
-    what became of each event, as a constant word, and `on_taken_in(seconds)` how long it took to be durable.
+    what became of each event, as a constant word, and `on_taken_in(seconds)` how long what was put into the inbox took
+    to be there.
     """
 
     questions: Inbox
@@ -80,8 +81,7 @@ class Intake:
                     result = await self._emoji(emoji)
                 case read.Ignored(reason):
                     result = reason
-        self.on_taken_in(monotonic() - started)
-        self.on_event(result)
+        self._tell(result, started)
         log.debug("event_taken_in", result=result, event_id=body.get("event_id"))
 
     async def interact(self, body: Mapping[str, Any]) -> None:
@@ -90,6 +90,7 @@ class Intake:
         Source: https://docs.slack.dev/interactivity/handling-user-interaction; what is not acknowledged is shown to the
         person as having failed, and not sent again.
         """
+        started = monotonic()
         async with asyncio.timeout(TAKE_IN_SECONDS):
             match interactions.interaction(body, self.identity):
                 case Pressed(feedback, trigger):
@@ -104,6 +105,12 @@ class Intake:
                     result = await self._feedback(await self._located(feedback))
                 case Ignored(reason):
                     result = reason
+        self._tell(result, started)
+
+    def _tell(self, result: str, started: float) -> None:
+        # What is of no concern takes no time, and there is much of it: it would hide how slow Redis is.
+        if isinstance(result, Put):
+            self.on_taken_in(monotonic() - started)
         self.on_event(result)
 
     async def _feedback(self, feedback: Feedback) -> str:
@@ -197,9 +204,15 @@ class _App(AsyncApp):
 class AskWhy:
     """Opens the modal that asks what was wrong, beside everything else: a trigger is good for three seconds."""
 
-    def __init__(self, client: AsyncWebClient, says: Messages) -> None:
+    def __init__(
+        self,
+        client: AsyncWebClient,
+        says: Messages,
+        observe: Observe = lambda method, outcome, seconds: None,
+    ) -> None:
         self._client = client
         self._says = says
+        self._observe = observe
         self._beside = Beside()
 
     def __call__(self, trigger: str, about: Mapping[str, str]) -> None:
@@ -207,7 +220,7 @@ class AskWhy:
         self._beside.start(self._open(trigger, write.why(self._says, about)))
 
     async def _open(self, trigger: str, view: Mapping[str, Any]) -> None:
-        await call("views.open", self._client.views_open(trigger_id=trigger, view=dict(view)))
+        await observed(self._observe, "views.open", self._client.views_open(trigger_id=trigger, view=dict(view)))
 
     async def close(self) -> None:
         """End what is still being opened."""

@@ -7,7 +7,6 @@ until Slack takes it again.
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import Any, Final
 
 import structlog
@@ -16,7 +15,6 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bridge.chat import (
     ChatBusyError,
-    ChatError,
     ChatRefusedError,
     ChatUnclearError,
     Extent,
@@ -31,7 +29,7 @@ from bridge.models import Place, Question, Reply, Whisper
 from bridge.pauses import Pauses
 from bridge.slack import write
 from bridge.slack.read import Identity
-from bridge.slack.web_api import RATE_LIMITED, call
+from bridge.slack.web_api import RATE_LIMITED, Observe, observed
 
 PAGES_OF_REPLIES: Final = 10
 # Slack says how long to wait. A 429 without a word on it is a gateway's: long enough to spare it, short for a person.
@@ -80,7 +78,6 @@ _EXTENTS: Final = {
     "user_not_in_channel": Extent.ONCE,
 }
 
-Observe = Callable[[str, str, float], None]
 log = structlog.get_logger()
 
 
@@ -104,9 +101,8 @@ def is_everywhere(scope: str, paused: Collection[str]) -> bool:
 class SlackChat:
     """The chat, as `bridge.chat.Chat` wants it. A method that Slack limits is not called while `pauses` has it.
 
-    `observe(method, outcome, seconds)` is called once per call; outcome is `ok`, `busy`, `unclear` or `refused`.
-    Besides ChatError the methods that call Slack raise redis.RedisError: nothing was asked of Slack then, or Slack
-    had refused it.
+    `observe` is called once per call. Besides ChatError the methods that call Slack raise redis.RedisError: nothing was
+    asked of Slack then, or Slack had refused it.
     """
 
     def __init__(
@@ -344,7 +340,7 @@ class SlackChat:
         if left > 0:
             raise ChatBusyError(RATE_LIMITED, left)
         try:
-            return await self._observed(method, send())
+            return await observed(self._observe, method, send())
         except ChatBusyError as busy:
             if busy.reason != RATE_LIMITED:
                 raise
@@ -359,18 +355,6 @@ class SlackChat:
             log.warning("slack_limited", scope=method, seconds=seconds)
             await self._pauses.pause(method, seconds)
 
-    async def _observed(self, method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
-        started, outcome = monotonic(), "cancelled"
-        try:
-            reply = await call(method, request)
-            outcome = "ok"
-            return reply
-        except ChatError as error:
-            outcome = _OUTCOMES[type(error)]
-            raise
-        finally:
-            self._observe(method, outcome, monotonic() - started)
-
 
 def _ts(reply: Mapping[str, Any]) -> str:
     ts = reply.get("ts")
@@ -383,12 +367,3 @@ def _next_cursor(page: Mapping[str, Any]) -> str:
     metadata = page.get("response_metadata")
     cursor = metadata.get("next_cursor") if isinstance(metadata, dict) else None
     return cursor if isinstance(cursor, str) else ""
-
-
-_OUTCOMES: Final[Mapping[type[ChatError], str]] = {
-    ChatBusyError: "busy",
-    ChatUnclearError: "unclear",
-    ChatRefusedError: "refused",
-    MessageGoneError: "refused",
-    StreamEndedError: "refused",
-}

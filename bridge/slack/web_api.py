@@ -1,9 +1,10 @@
 """One call of Slack's Web API, and what a failed one means. Which methods are called, and for what, lives elsewhere."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from time import monotonic
 from typing import Any, Final
 
 import aiohttp
@@ -26,6 +27,16 @@ RATE_LIMITED: Final = "ratelimited"
 _UNCLEAR: Final = {"internal_error", "fatal_error", "request_timeout", "service_unavailable", "accesslimited"}
 _GONE: Final = {"message_not_found", "cant_update_message", "edit_window_closed"}
 _ENDED: Final = {"message_not_in_streaming_state", "stopped_by_user"}
+OUTCOMES: Final[Mapping[type[ChatError], str]] = {
+    ChatBusyError: "busy",
+    ChatUnclearError: "unclear",
+    ChatRefusedError: "refused",
+    MessageGoneError: "refused",
+    StreamEndedError: "refused",
+}
+
+# Hears of a call: method, outcome (`ok`, `busy`, `unclear`, `refused` or `cancelled`), seconds.
+Observe = Callable[[str, str, float], None]
 
 
 def web_client(token: str, api_url: str, session: aiohttp.ClientSession) -> AsyncWebClient:
@@ -155,6 +166,20 @@ async def call(method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
     if not isinstance(reply, dict):
         raise ChatUnclearError(f"{method}: no JSON")
     return reply
+
+
+async def observed(observe: Observe, method: str, request: Awaitable[Any]) -> Mapping[str, Any]:
+    """Await one call as `call` does, and tell `observe` how it ended."""
+    started, outcome = monotonic(), "cancelled"
+    try:
+        reply = await call(method, request)
+        outcome = "ok"
+        return reply
+    except ChatError as error:
+        outcome = OUTCOMES[type(error)]
+        raise
+    finally:
+        observe(method, outcome, monotonic() - started)
 
 
 def refusal(status: int, headers: Mapping[str, str], data: object) -> ChatError:
