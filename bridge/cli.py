@@ -8,18 +8,19 @@ import gc
 import json
 import re
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 from typing import Annotated, Any, Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 import typer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bridge import __version__, app, journal, log, messages
+from bridge import __version__, app, journal, log, messages, redis_client
 from bridge.app import StartError
 from bridge.check import Finding
 from bridge.check import run as run_checks
@@ -129,12 +130,17 @@ def manifest(
     url: Annotated[str, typer.Option(help=f"The address that Slack reaches {PATH} at; without it: Socket Mode.")] = "",
 ) -> None:
     """Print the manifest that creates the Slack app."""
-    if url and not re.fullmatch(r"https://[^\s/?#@]+(/[^\s?#]*)?", url):
+    if url and not _is_address(url):
         _refuse("--url: it should be an https address, such as https://bridge.example.com")
-    address = None
-    if url:
-        address = url if url.endswith(PATH) else url.rstrip("/") + PATH
+    address = url.rstrip("/").removesuffix(PATH) + PATH if url else None
     typer.echo(json.dumps(build_manifest(address), indent=2))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return bool(re.fullmatch(r"https://[^\s/?#@]+(/[^\s?#]*)?", url)) and urlsplit(url).port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 @cli.command()
@@ -145,10 +151,9 @@ def playground(
     """Try the whole bridge in a browser, with a simulated Slack and Kapa and no account anywhere."""
     from bridge.playground.run import run as run_playground  # noqa: PLC0415 - only this command needs it
 
-    if kapa not in {"simulated", "real"}:
-        _refuse("--kapa: it should be simulated or real")
+    problems = [] if kapa in {"simulated", "real"} else ["--kapa: it should be simulated or real"]
     names = ("kapa_api_key", "kapa_project_id", "kapa_integration_id") if kapa == "real" else ()
-    settings = _settings(names, unused="slack_|redis_" if names else "slack_|redis_|kapa_")
+    settings = _settings(names, unused="slack_|redis_" if names else "slack_|redis_|kapa_", problems=problems)
     _configure_log(settings, level="warning")
     _until_stopped(lambda stop: run_playground(settings, port, stop, is_kapa_real=kapa == "real"))
 
@@ -162,13 +167,14 @@ def feedback(
     """Say what people asked, and what they thought of the answers."""
     from bridge import report  # noqa: PLC0415 - only this command draws
 
+    problems, span = [], 0.0
     try:
         span = report.seconds(since)
     except ValueError as error:
-        _refuse(f"--since: {error}")
+        problems.append(f"--since: {error}")
     if chart is not None and chart.suffix != ".svg":
-        _refuse("--chart: the file's name should end in .svg")
-    entries = _attempt(_with_redis(lambda redis: journal.read(redis, time() - span)))
+        problems.append("--chart: the file's name should end in .svg")
+    entries = _attempt(_with_redis(lambda redis: journal.read(redis, time() - span), problems))
     summary = report.summarise(entries)
     typer.echo(json.dumps(summary.as_dict(), indent=2) if as_json else report.table(summary, since))
     if chart is not None:
@@ -217,9 +223,8 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids as
 @dead_letters.command()
 def retry(ids: Ids = None, all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False) -> None:
     """Put dead letters back, to be tried again."""
-    if bool(ids) == all_:
-        _refuse("name the dead letters to retry, or --all")
-    _report("put back", ids, _attempt(_with_dead_letters(lambda letters: _retry(letters, ids))))
+    problems = ["name the dead letters to retry, or --all"] if bool(ids) == all_ else []
+    _report("put back", ids, _attempt(_with_dead_letters(lambda letters: _retry(letters, ids), problems)))
 
 
 async def _retry(letters: DeadLetters, ids: list[str] | None) -> list[str]:
@@ -229,9 +234,8 @@ async def _retry(letters: DeadLetters, ids: list[str] | None) -> list[str]:
 @dead_letters.command()
 def drop(ids: Ids = None) -> None:
     """Drop dead letters for good."""
-    if not ids:
-        _refuse("name the dead letters to drop")
-    _report("dropped", ids, _attempt(_with_dead_letters(lambda letters: letters.drop(ids or []))))
+    problems = [] if ids else ["name the dead letters to drop"]
+    _report("dropped", ids, _attempt(_with_dead_letters(lambda letters: letters.drop(ids or []), problems)))
 
 
 def _report(verb: str, asked: Sequence[str] | None, done: Sequence[str]) -> None:
@@ -242,12 +246,14 @@ def _report(verb: str, asked: Sequence[str] | None, done: Sequence[str]) -> None
         raise typer.Exit(1)
 
 
-def _with_dead_letters(use: Callable[[DeadLetters], Awaitable[T]]) -> Coroutine[Any, Any, T]:
-    return _with_redis(lambda redis: use(DeadLetters(redis)))
+def _with_dead_letters(
+    use: Callable[[DeadLetters], Awaitable[T]], problems: Sequence[str] = ()
+) -> Coroutine[Any, Any, T]:
+    return _with_redis(lambda redis: use(DeadLetters(redis)), problems)
 
 
-def _with_redis(use: Callable[[Redis], Awaitable[T]]) -> Coroutine[Any, Any, T]:
-    settings = _settings(unused="slack_|kapa_|bridge_(?!data_dir|log_)")
+def _with_redis(use: Callable[[Redis], Awaitable[T]], problems: Sequence[str] = ()) -> Coroutine[Any, Any, T]:
+    settings = _settings(unused="slack_|kapa_|bridge_(?!data_dir|log_)", problems=problems)
     _configure_log(settings, level="warning")
 
     if not settings.redis_url and _is_empty(settings.bridge_data_dir / "redis"):
@@ -271,13 +277,30 @@ def _is_empty(folder: Path) -> bool:
         return False
 
 
-def _settings(names: Sequence[str] = (), any_of: Sequence[str] = (), unused: str = "") -> Settings:
+def _settings(
+    names: Sequence[str] = (), any_of: Sequence[str] = (), unused: str = "", problems: Sequence[str] = ()
+) -> Settings:
+    """Read the settings; `problems` of the command's own options are told along with theirs."""
     try:
-        settings = load(names, any_of=any_of, unused=unused)
-        messages.load(settings.bridge_messages)
-    except (SettingsError, messages.MessagesError) as error:
-        _refuse(*error.problems)
+        settings = load(names, any_of=any_of, unused=unused, more=_unusable)
+    except SettingsError as error:
+        _refuse(*problems, *error.problems)
+    if problems:
+        _refuse(*problems)
     return settings
+
+
+def _unusable(settings: Settings) -> Iterator[str]:
+    """Say what is wrong with settings that only those who use them can tell."""
+    try:
+        messages.load(settings.bridge_messages)
+    except messages.MessagesError as error:
+        yield from error.problems
+    try:
+        if settings.redis_url:
+            redis_client.validate(app.secret(settings.redis_url))
+    except ValueError as error:
+        yield f"REDIS_URL: {app.brief(error).rstrip('.')}; see docs/operations.md, Addresses"
 
 
 def _refuse(*problems: str) -> NoReturn:

@@ -35,6 +35,7 @@ from bridge.pipelining import PipeliningRedis
 OLDEST: Final = (6, 2)
 # A blocking read waits a second; a Redis that is silent for so long is gone.
 SILENCE_SECONDS: Final = 10.0
+LEAST_SILENCE_SECONDS: Final = 2.0
 # A burst waits its turn for a connection, and not longer than Slack waits for its 200.
 MOST_CONNECTIONS: Final = 32
 TURN_SECONDS: Final = 2.0
@@ -59,8 +60,17 @@ class ElsewhereError(RedisConnectionError):
 def connect(url: str) -> Redis:
     """Make a client that speaks text. A broken idle connection is replaced once, and then an error is an error.
 
-    `url` is of one of the forms in docs/operations.md. Raises ValueError when it has options that mean nothing.
+    `url` is of one of the forms in docs/operations.md. Raises ValueError as `validate` does.
     """
+    return PipeliningRedis.from_pool(_pool(url))
+
+
+def validate(url: str) -> None:
+    """Raise ValueError when a URL has options that mean nothing; asks nobody."""
+    _pool(url)
+
+
+def _pool(url: str) -> ConnectionPool:
     over_network: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     # No health checks: redis-py's own ask for a connection while one is made, without end where Redis refuses it.
     options: dict[str, Any] = {
@@ -79,7 +89,7 @@ def connect(url: str) -> Redis:
     pool = _primary_pool(found, options) if found else BlockingConnectionPool.from_url(url, **options)
     pool.connection_class = _quick(pool.connection_class)
     _look_at(pool)
-    return PipeliningRedis.from_pool(pool)
+    return pool
 
 
 class _Quick(AbstractConnection):
@@ -114,12 +124,15 @@ def _look_at(pool: ConnectionPool) -> None:
         connection = pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
         if isinstance(connection, SSLConnection):
             connection.ssl_context.get()
+        patience = connection.socket_timeout
     except TypeError:
         raise ValueError("the URL has an option that does not exist") from None
     except RedisError as error:
         raise ValueError(f"the URL has an option with a value that does not exist: {error}") from None
     except OSError as error:
         raise ValueError(f"the files in the URL's ssl_ options cannot be used: {error.strerror or error}") from None
+    if patience is not None and patience < min(LEAST_SILENCE_SECONDS, SILENCE_SECONDS):
+        raise ValueError(f"its socket_timeout should be {LEAST_SILENCE_SECONDS:.0f} or more")
 
 
 def _primary_pool(url: re.Match[str], options: Mapping[str, Any]) -> "_PrimaryPool":

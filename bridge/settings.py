@@ -6,7 +6,7 @@ What a value is used for does not live here.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import ip_address
@@ -136,16 +136,23 @@ def _redis_url(url: SecretStr) -> SecretStr:
     hosts = listed.split(",")
     for host in hosts:
         _check_authority(f"{user}{at}{host}")
+    if len(hosts) > 1 and way is None:
+        raise ValueError("it names several hosts, which only those for Sentinel and Cluster can")
+    _check_database(way, path, query)
+    return url
+
+
+def _check_database(way: str | None, path: str, query: str) -> None:
     if way == "sentinel":
         if not (place := re.fullmatch(r"/([^/]+)(?:/(.*))?", path)):
             raise ValueError("it names no service after the hosts, as in /mymaster/0")
         if not re.fullmatch(r"\d*", place[2] or "", re.ASCII):
             raise ValueError("its database, after the service, is no number")
-    elif len(hosts) > 1 and way != "cluster":
-        raise ValueError("it names several hosts, which only those for Sentinel and Cluster can")
-    elif way == "cluster" and (path.strip("/") or re.search(r"[?&]db=", query)):
-        raise ValueError("it has a database, which a Cluster does not")
-    return url
+    elif way == "cluster":
+        if path.strip("/") or re.search(r"[?&]db=", query):
+            raise ValueError("it has a database, which a Cluster does not")
+    elif not re.fullmatch(r"\d*", path.strip("/"), re.ASCII):
+        raise ValueError("its database, after the host, is no number")
 
 
 def _check_authority(authority: str) -> None:
@@ -395,11 +402,13 @@ def load(
     any_of: Iterable[str] = (),
     unused: str = "",
     overrides: Mapping[str, Any] | None = None,
+    more: Callable[["Settings"], Iterable[str]] = lambda settings: (),
 ) -> Settings:
     """Read the settings from the environment and `.env`.
 
     `required` names fields that must be set and `any_of` fields of which one must be. Fields whose names begin as the
-    pattern `unused` says are not read, and may be as they like; `overrides` win over both sources. Raises
+    pattern `unused` says are not read, and may be as they like; `overrides` win over both sources. `more` says what
+    else is wrong, where it takes another module to know; what is broken already has its default there. Raises
     SettingsError with every problem at once.
     """
     fields = Settings.model_fields.items()
@@ -414,7 +423,7 @@ def load(
         raise SettingsError([f"{ENV_FILE} should be a text file in UTF-8"]) from None
     except OSError as error:
         raise SettingsError([f"{ENV_FILE} cannot be read ({error.strerror}): it should be readable, or away"]) from None
-    problems = [*broken.values(), *_missing(settings, set(required), tuple(any_of), set(broken))]
+    problems = [*broken.values(), *_missing(settings, set(required), tuple(any_of), set(broken)), *more(settings)]
     # Who names what is required is about to run the bridge.
     problems += _trace_problems(_otel()) if required else []
     if problems:

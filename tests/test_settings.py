@@ -143,6 +143,8 @@ BAD_REDIS_URLS = {
     "redis://localhost:0": NO_PORT,
     "redis+cluster://one:6379,two:65536": NO_PORT,
     "redis+sentinel://one:26379,two:x/mymaster": NO_PORT,
+    "redis://one/first": "its database, after the host, is no number",
+    "rediss://one/0/1x": "its database, after the host, is no number",
     "redis://one,two": "it names several hosts, which only those for Sentinel and Cluster can",
     "redis://one:6379,two": "it names several hosts, which only those for Sentinel and Cluster can",
     "redis+sentinel://one": NO_SERVICE,
