@@ -1,9 +1,11 @@
 """The rig: the real bridge, in this process or as processes of its own, between a simulated Slack and Kapa."""
 
 import asyncio
+import random
+import socket
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,6 +156,15 @@ async def settled(rig: Rig, redis: Redis) -> None:
 
     await rig.slack.delivered()
     await eventually(nothing_waits)
+
+
+def free_port() -> int:
+    """Give a free port that stays free for a while: below those that the kernel gives to clients, and to port 0."""
+    while True:
+        port = random.randint(23_000, 29_999)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def count(bridge: Bridge, metric: str, **labels: str) -> float:

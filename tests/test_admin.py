@@ -19,7 +19,7 @@ from bridge.inbox import Backlog
 from bridge.metrics import Metrics
 from bridge.settings import Role, load
 from bridge.status_page import CHECKS
-from tests.rig import ADA, GENERAL, Rig
+from tests.rig import ADA, GENERAL, Rig, free_port
 from tests.waiting import Clock, eventually
 
 # What a test's clock counts from.
@@ -456,9 +456,3 @@ async def test_readiness_tells_that_slack_is_away_from_the_start(rig: Rig, http:
         stop.set()
         await task
     assert found == {"redis": True, "slack": False, "started": False, "not_draining": True}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

@@ -186,7 +186,7 @@ async def test_a_question_s_answer_is_kapa_s_own_words(rig: Rig, redis: Redis) -
     def echo(asked: Asked) -> str:
         return f"{asked.query} <!channel>"
 
-    async with rig.bridge():
+    async with rig.bridge(bridge_streaming="off"):
         rig.kapa.answer_with(echo)
         _, answer = await rig.ask(ADA, GENERAL, "Who is &lt;!here&gt;?")
         await settled(rig, redis)

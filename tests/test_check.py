@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,7 +24,7 @@ from bridge.playground.slack_workspace import Channel
 from bridge.settings import Role, Settings, load
 from bridge.slack.manifest import SCOPES
 from bridge.slack.web_api import Account
-from tests.rig import ADA, ELSEWHERE, GENERAL, HELP, PRIVATE, Rig
+from tests.rig import ADA, ELSEWHERE, GENERAL, HELP, PRIVATE, Rig, free_port
 
 BOT_LINES = ["settings", "Slack bot token", "Slack scopes", "Slack channels"]
 NAMES = [*BOT_LINES, "Slack app token", "Slack clock", "Kapa", "Kapa integration", "Redis"]
@@ -62,12 +61,6 @@ def skipped(found: list[Finding]) -> dict[str, str]:
 
 def texts(found: list[Finding]) -> dict[str, str]:
     return {finding.name: finding.text for finding in found}
-
-
-def a_free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 async def test_all_is_well(rig: Rig) -> None:
@@ -234,7 +227,7 @@ async def test_over_http_there_is_no_app_token_to_check(rig: Rig) -> None:
 
 
 async def test_a_slack_that_is_not_there_is_no_fault_of_the_tokens(rig: Rig) -> None:
-    found = await findings(rig, slack_api_url=f"http://127.0.0.1:{a_free_port()}/api/")
+    found = await findings(rig, slack_api_url=f"http://127.0.0.1:{free_port()}/api/")
     problem = f"SLACK_API_URL: Slack cannot be asked (no connection); {NO_SLACK}"
     assert failing(found) == {"Slack bot token": problem, "Slack app token": problem}
     assert skipped(found) == {
@@ -479,7 +472,7 @@ async def test_what_kapa_says(rig: Rig, status: int, headers: dict[str, Any], pr
 
 
 async def test_a_kapa_that_is_not_there(rig: Rig) -> None:
-    assert failing(await findings(rig, kapa_api_url=f"http://127.0.0.1:{a_free_port()}")) == {"Kapa": NO_KAPA}
+    assert failing(await findings(rig, kapa_api_url=f"http://127.0.0.1:{free_port()}")) == {"Kapa": NO_KAPA}
 
 
 async def test_a_kapa_that_hangs_up(rig: Rig) -> None:
@@ -632,8 +625,8 @@ async def test_nothing_is_waited_for_without_end(rig: Rig) -> None:
             redis_url=f"redis://127.0.0.1:{port}",
             bridge_channels=HELP,
         )
-        # All at once, and not one after the other.
-        assert monotonic() - began < 2.5
+        # All at once: one after the other, four would take four seconds.
+        assert monotonic() - began < 3.8
     late = f"SLACK_API_URL: Slack cannot be asked (no answer in time); {NO_SLACK}"
     assert failing(found) == {
         "Slack bot token": late,

@@ -225,7 +225,7 @@ async def test_the_modal_opens_at_once_though_nobody_works(rig: Rig, redis: Redi
         for number in range(30):
             await rig.slack.say(ADA, GENERAL, f"Question {number}")
         await rig.slack.give_feedback(GRACE, GENERAL, answer["ts"], positive=False)
-        [modal] = await rig.slack.wait_for(lambda: rig.slack.views(GRACE), 3)
+        [modal] = await rig.slack.wait_for(lambda: rig.slack.views(GRACE), 10)
         delivery = await rig.slack.submit(GRACE, modal["id"], {WORDS: "Wrong."})
         assert delivery.is_acknowledged
         assert rig.kapa.feedback == {}

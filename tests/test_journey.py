@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from bridge import app
+from bridge import app, display, status
 from bridge.dead_letters import DeadLetters
 from bridge.messages import Messages
 from bridge.playground.kapa import Asked, Pace
@@ -329,7 +329,9 @@ async def test_a_source_is_shown_once_and_below_the_last_message(rig: Rig) -> No
 # How it grows
 
 
-async def test_a_draft_shows_before_the_end(rig: Rig) -> None:
+async def test_a_draft_shows_before_the_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both pieces are in the draft, however far apart they come.
+    monkeypatch.setattr(display, "GATHER_SECONDS", 0.5)
     async with rig.bridge(bridge_streaming="edit"):
         rig.kapa.answer_with("one two three four five six seven eight nine")
         rig.kapa.hold(after_pieces=2)
@@ -381,13 +383,17 @@ async def test_without_streaming_an_answer_is_posted_once(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", ["hang", "500", "429"])
-async def test_no_slack_call_stands_before_the_request_to_kapa(rig: Rig, fault: str) -> None:
+async def test_no_slack_call_stands_before_the_request_to_kapa(
+    rig: Rig, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A status line is shown beside the request, and might come first where that is slow.
+    monkeypatch.setattr(status, "STATUS_AFTER_SECONDS", 2.0)
     async with rig.bridge(bridge_drain_seconds=0):
         started = len(rig.slack.calls)
         rig.slack.fault("assistant.threads.setStatus", fault, 5)
         rig.kapa.hold()
         ts = await rig.slack.say(ADA, GENERAL, "How are threads stored?", mention=True)
-        await rig.slack.wait_for(lambda: rig.called("assistant.threads.setStatus"))
+        await rig.slack.wait_for(lambda: rig.called("assistant.threads.setStatus"), 10)
         [asked] = rig.kapa.asked
         assert all(asked.at <= call.at for call in list(rig.slack.calls)[started:])
         rig.kapa.release()

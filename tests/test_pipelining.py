@@ -114,9 +114,10 @@ async def test_a_redis_that_is_away_is_an_error_for_everyone() -> None:
 async def test_a_redis_that_is_silent_is_given_up_by_everyone(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_client, "SILENCE_SECONDS", 0.05)
+    await redis.set("key", "value")
+    monkeypatch.setattr(redis_client, "SILENCE_SECONDS", 0.3)
     other = redis_client.connect(redis_url)
-    await other.set("key", "value")
+    assert await other.get("key") == "value"
     await redis.client_pause(60_000, all=False)
     replies = await asyncio.gather(*(other.set("another", number) for number in range(5)), return_exceptions=True)
     assert all(isinstance(reply, RedisTimeoutError) for reply in replies)

@@ -725,7 +725,7 @@ async def test_events_travel_over_a_socket(slack: SimulatedSlack) -> None:
 
 async def test_what_is_not_acknowledged_on_a_socket_comes_again() -> None:
     naps, ears = Naps(), Ears(deaf_for=2)
-    async with SimulatedSlack(sleep=naps, ack_seconds=0.1).serve() as slack, connected(slack, ears):
+    async with SimulatedSlack(sleep=naps, ack_seconds=0.5).serve() as slack, connected(slack, ears):
         await slack.say(ADA, HELP, "how?")
         await slack.delivered()
     assert [(one.retry_attempt, one.retry_reason) for one in ears.heard] == [(0, ""), (1, "timeout"), (2, "timeout")]

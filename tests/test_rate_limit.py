@@ -172,11 +172,16 @@ async def test_who_died_waiting_loses_its_place(redis: Redis) -> None:
     living = limit_of(1, redis, patience_seconds=0.2, sleep=soon)
     task = asyncio.create_task(living.acquire("living", heard.append))
     await eventually(lambda: bool(heard) and heard[-1].place == 1)
-    assert await redis.zrange(WAITING, 0, -1) == ["living"]
+    # With so little patience a moment's rest costs the living one its place as well, until it asks again.
+    await eventually(partial(_is_waiting, redis, "living"))
     await redis.delete(GRANTED)
     async with asyncio.timeout(PATIENCE):
         await task
     await end(dead)
+
+
+async def _is_waiting(redis: Redis, *who: str) -> bool:
+    return await redis.zrange(WAITING, 0, -1) == [*who]
 
 
 async def test_the_living_keep_their_place_however_long_they_wait(redis: Redis) -> None:
@@ -236,7 +241,8 @@ async def test_nothing_is_granted_during_a_pause(redis: Redis, redis_url: str, g
         await limit_of(5, other, sleep=soon).acquire("q")
     await grants.reach(1)
     [(_, at)] = grants.all
-    assert at >= before + 300
+    # Redis takes the time before it looks for a pause.
+    assert at >= before + 295
 
 
 def _ms(time: Any) -> int:
@@ -281,7 +287,7 @@ async def test_what_is_remembered_ends_by_itself(redis: Redis) -> None:
     limit = limit_of(1, redis, sleep=forever)
     await limit.acquire("x")
     tasks = await line_up(limit, "y")
-    await limit.pause(1)
+    await limit.pause(LONG)
     for key in await redis.keys():
         assert 0 < await redis.pttl(key) <= LONG * 1000, key
     await end(*tasks)

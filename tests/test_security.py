@@ -6,7 +6,6 @@ import hmac
 import inspect
 import io
 import json
-import socket
 import time
 import traceback
 from collections.abc import AsyncIterator
@@ -33,7 +32,7 @@ from bridge.playground.knowledge import Knowledge
 from bridge.playground.run import bridge_process
 from bridge.playground.slack import SimulatedSlack
 from bridge.settings import SECRETS, Role, SettingsError, load
-from tests.rig import ADA, BOTH_WAYS, GENERAL, PAGES, Rig, markdown, waiting
+from tests.rig import ADA, BOTH_WAYS, GENERAL, PAGES, Rig, free_port, markdown, waiting
 
 EVENT = {"type": "message", "channel": GENERAL, "channel_type": "channel", "user": ADA, "text": "How?"}
 EVENT |= {"ts": "1700000000.000100", "event_ts": "1700000000.000100"}
@@ -316,7 +315,7 @@ async def test_no_secret_shows_in_logs_at_any_level_nor_on_a_page(
 
 async def _pages_of_a_troubled_bridge(rig: Rig, redis: Redis, settings: dict[str, Any]) -> str:
     """Run a bridge that is answered with every kind of fault; give all that its pages say."""
-    port = _free_port()
+    port = free_port()
     async with bridge_process(rig.environment(**(settings | {"bridge_admin_port": port})), rig.folder):
         await rig.slack.wait_for(lambda: rig.slack.sockets, 20)
         rig.kapa.fault("500")
@@ -329,12 +328,6 @@ async def _pages_of_a_troubled_bridge(rig: Rig, redis: Redis, settings: dict[str
         await rig.answer(GENERAL, await rig.slack.say(ADA, GENERAL, "How are keys rotated?"), within=20)
         async with aiohttp.ClientSession() as session:
             return "".join([await _page(session, port, path) for path in ("", "healthz", "readyz", "metrics")])
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 async def _page(session: aiohttp.ClientSession, port: int, path: str) -> str:

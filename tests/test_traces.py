@@ -461,7 +461,7 @@ assert loaded == [], loaded
 async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
     rig: Rig, here: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
     here.status = 503
     with capture_logs() as logs:
         async with rig.bridge():
@@ -486,4 +486,5 @@ async def test_a_collector_that_never_answers_does_not_hold_up_the_end(rig: Rig,
             started = monotonic()
             process.terminate()
             assert await process.wait() == 0
-    assert monotonic() - started < traces.FLUSH_SECONDS + 2
+    # By itself the exporter would try for ten seconds.
+    assert monotonic() - started < traces.FLUSH_SECONDS + 6

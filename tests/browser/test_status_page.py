@@ -14,8 +14,8 @@ from bridge import admin, history
 from bridge.embedded_redis import EmbeddedRedis
 from bridge.inbox import Backlog
 from tests.browser.chat import Trouble
-from tests.rig import ADA, GENERAL, Rig, hurry
-from tests.test_admin import Life, free_port, served
+from tests.rig import ADA, GENERAL, Rig, free_port, hurry
+from tests.test_admin import Life, served
 from tests.waiting import eventually
 
 ALL_WELL = {"redis": True, "slack": True, "started": True, "not_draining": True}

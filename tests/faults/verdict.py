@@ -133,13 +133,22 @@ def _asked_enough(evidence: Evidence, question: Expected, asked: Sequence[Asked]
     known = _known_at(evidence, asked)
     if known is not None and (late := [one for one in mine if one.asked_at > known]):
         yield f"Kapa was asked again once its answer was known: {', '.join(str(one.call) for one in late)}"
-    first = mine[0].asked_at if mine else 0
     last = known if known is not None else 1 << 62
-    deaths = sum(first < at < last for at in evidence.deaths)
+    deaths = sum(_taken_at(evidence, mine) < at < last for at in evidence.deaths)
     # A call that a death cut off is that death's, not one failed besides.
     failed = sum(not one.is_whole and not _died_in(one, evidence.deaths) for one in mine)
     if len(mine) > 1 + deaths + failed:
         yield f"Kapa was asked {len(mine)} times for {deaths} deaths and {failed} failed calls"
+
+
+def _taken_at(evidence: Evidence, chats: Sequence[Passage]) -> int:
+    """Say when the ticket was taken that the first of `chats` was for; 0: it did not pass the gate.
+
+    A chat that was on its way when its worker died comes to the gate after that death.
+    """
+    first = chats[0].asked_at if chats else 0
+    takes = [one.asked_at for one in evidence.passages if one.call.label in {"XREADGROUP", "XAUTOCLAIM"}]
+    return max((at for at in takes if at < first), default=0)
 
 
 def _died_in(chat: Passage, deaths: Sequence[int]) -> bool:

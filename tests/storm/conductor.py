@@ -4,10 +4,8 @@ What happens when is said in `plan`, what it should have led to in `judge`.
 """
 
 import asyncio
-import random
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,7 +27,7 @@ from bridge.playground.serving import Json
 from bridge.playground.slack import BOT, SimulatedSlack
 from bridge.slack import write
 from bridge.store import Store
-from tests.rig import PAGES, Rig, is_draft, markdown
+from tests.rig import PAGES, Rig, free_port, is_draft, markdown
 from tests.storm import judge
 from tests.storm.fleet import Bridge, Fleet
 from tests.storm.judge import Evidence, Verdict
@@ -136,7 +134,7 @@ class World:
             stack.push_async_callback(client.aclose)
             fleet = await stack.enter_async_context(Fleet.ready(folder))
             rig = Rig(slack, kapa, redis.url, folder)
-            world = cls(rig, slack, kapa, redis, client, fleet, naps, _free_port(), settings)
+            world = cls(rig, slack, kapa, redis, client, fleet, naps, free_port(), settings)
             slack.subscribe(f"http://127.0.0.1:{world.http_port}/slack/events")
             slack.delivery = "socket"
             for watch in (slack.listen(), world._watch()):
@@ -281,15 +279,6 @@ def _shown(message: Json) -> judge.Shown:
     answer, query = (found[1], found[2]) if found else ("", "")
     thread = message.get("thread_ts", "")
     return judge.Shown(message["ts"], thread, question, part, answer, query, not is_draft(message), finished)
-
-
-def _free_port() -> int:
-    """Give a free port that stays free while its bridge is away: below those that the kernel gives to clients."""
-    while True:
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as found, suppress(OSError):
-            found.bind(("127.0.0.1", port))
-            return port
 
 
 class Storm:
