@@ -493,6 +493,7 @@ async def test_after_all_attempts_one_sentence_and_on_retry_the_answer_in_its_pl
         [letter] = await letters.read()
         assert letter.item.line == f"T0PLAY:{GENERAL}:{ts}"
         await rig.slack.react(ADA, GENERAL, sorry["ts"], "x")
+        await settled(rig, redis)
         await letters.retry([letter.id])
         await rig.slack.wait_for(lambda: "stored in Redis" in markdown(rig.replies(GENERAL, ts)[0]))
         [answer] = rig.replies(GENERAL, ts)
