@@ -61,7 +61,7 @@ class World:
     def pid(self) -> int | None:
         """The living server's process."""
         pid = int((self.folder / "redis.lock").read_text() or 0)
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, FileNotFoundError):
             os.kill(pid, 0)
             return None if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z" else pid
         return None
