@@ -461,7 +461,8 @@ assert loaded == [], loaded
 async def test_a_collector_that_is_away_disturbs_nothing_and_is_told_of_once(
     rig: Rig, here: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+    # Too short for the exporter to try by itself again, which it does after 0.8 s or more.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.7")
     here.status = 503
     with capture_logs() as logs:
         async with rig.bridge():
