@@ -90,6 +90,7 @@ async def test_a_long_wait_shows_it_again_before_slack_takes_it_away(
         rig.kapa.hold()
         ts = await rig.slack.say(ADA, GENERAL, "How?")
         await rig.slack.wait_for(lambda: len(said(rig, ts)) >= 3, 10)
+        assert {call["status"] for call in said(rig, ts)} == {SAYS.thinking}
         rig.kapa.release()
         await rig.answer(GENERAL, ts)
         await settled(rig, redis)
