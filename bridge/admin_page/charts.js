@@ -221,7 +221,7 @@ const INTAKE = [
   {
     id: "intake", title: "Time to take an event in", ...TIMES, ...INGRESS,
     about: "From its arrival until it is safe in Redis; Slack waits three seconds.",
-    view: (data) => times(data, "intake", "Nothing had to be taken in in this time."),
+    view: (data) => times(data, "intake", "No event of this time had to be kept."),
   },
 ];
 
