@@ -26,6 +26,7 @@ from bridge.slack import web_api
 from bridge.slack.app import TAKE_IN_SECONDS
 from bridge.slack.http import PATH
 from bridge.watch import PATIENCE_SECONDS
+from bridge.worker import LEAVE_SECONDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -588,13 +589,13 @@ def test_probes_ask_what_the_admin_server_serves(name: str) -> None:
 def test_a_pod_has_time_to_drain(name: str) -> None:
     command = container(name).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
     assert command[0] == "sleep"
-    needed = float(command[1]) + DEFAULTS.bridge_drain_seconds + LANDING_SECONDS
+    needed = float(command[1]) + DEFAULTS.bridge_drain_seconds + LANDING_SECONDS + LEAVE_SECONDS
     assert PODS[name]["spec"]["terminationGracePeriodSeconds"] >= needed
     assert (float(command[1]) > 0) == (role_of(name) is Role.INGRESS)
 
 
 def test_everywhere_there_is_time_to_drain() -> None:
-    needed = DEFAULTS.bridge_drain_seconds + LANDING_SECONDS
+    needed = DEFAULTS.bridge_drain_seconds + LANDING_SECONDS + LEAVE_SECONDS
     assert all(seconds(COMPOSE["services"][name]["stop_grace_period"]) >= needed for name in ("ingress", "worker"))
     assert seconds(re.findall(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)[0]) >= needed
     told = re.findall(r"--stop-timeout (\d+)", (DOCS / "operations.md").read_text("utf-8"))

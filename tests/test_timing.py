@@ -110,6 +110,7 @@ async def test_a_bridge_counts_how_long_its_answers_took(rig: Rig, http: bool, s
         assert count(bridge, "first_text_seconds_count") == 1
         assert count(bridge, "added_seconds_count") == 1
         # The answer came in as an event as well, and was put nowhere.
+        await rig.slack.delivered()
         assert count(bridge, "intake_seconds_count") == 1
         # Nothing but a question's own time is in what the bridge added.
         assert 0 < count(bridge, "added_seconds_sum") <= count(bridge, "first_text_seconds_sum") + 1
